@@ -1,0 +1,53 @@
+# Everything from nothing: the first target that needs it makes .venv from requirements.lock, once.
+
+PYTHON ?= python3
+TIER ?= demo
+TABLE ?= table1
+JOBS ?= 2
+VENV := .venv
+RUN := $(VENV)/bin/python
+OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ROWS),--rows $(ROWS))
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce-table1 readme test lint unit slow coverage bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --requirement requirements.lock
+	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+reproduce-table1: $(VENV)/installed  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation JOBS=n
+	$(RUN) -m reproductions.table1 --tier $(TIER) --table $(TABLE) --jobs $(JOBS) $(OPTIONS)
+
+readme: $(VENV)/installed  ## the README's table, from the tracked records
+	$(RUN) -m reproductions.table1 --tier $(TIER) --tracked --readme
+
+test: lint unit  ## everything that can be checked in minutes: style, types, unit tests
+
+lint: $(VENV)/installed
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+unit: $(VENV)/installed
+	$(RUN) -m pytest
+
+slow: $(VENV)/installed  ## the slow tests, and with DATA=dir those on real data
+	$(RUN) -m pytest -m "slow or data" $(if $(DATA),--data $(DATA) --require data)
+
+coverage: $(VENV)/installed  ## line and branch coverage of the core by the unit tests
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report --fail-under=95
+
+bench: $(VENV)/installed  ## speed against a plain loop: QUICK=1 for a minute
+	$(RUN) -m tests.benchmarks.bench $(if $(QUICK),--quick)
+
+clean:  ## empty results/; never reproductions/records/
+	rm -rf results

@@ -1,0 +1,181 @@
+"""One table in four forms: for the terminal, in markdown, in LaTeX, and as a figure of dots with intervals.
+
+All take the same `Line`s, so that no form can say what another does not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from rich.table import Table as TerminalTable
+
+from sharp_maml import Estimate
+
+HEADER = (
+    "Method",
+    "Source",
+    "Re-run",
+    "Over seeds",
+    "Support-set norm",
+    "Difference to {baseline}",
+    "Source's difference",
+    "Verdict",
+    "Runs",
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table; numbers in per cent, None where there are no records.
+
+    label: the method. source: the source's accuracy, `quoted` if it took it from elsewhere. accuracy: mean and 95%
+    interval over test episodes. seeds: mean and interval over training seeds. support: the same checkpoints with the
+    support set's batch norm statistics. difference: paired difference to the baseline, interval over seeds.
+    source_difference: what the source prints for it. verdict: see `table1.verdict`. runs: number of seeds.
+    """
+
+    label: str
+    source: float | None
+    quoted: bool
+    accuracy: Estimate | None
+    seeds: Estimate | None
+    support: Estimate | None
+    difference: Estimate | None
+    source_difference: float | None
+    verdict: str
+    runs: int
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, in the order of `HEADER`."""
+        return (
+            self.label,
+            "—" if self.source is None else f"{self.source:.2f}" + (" (quoted)" if self.quoted else ""),
+            _centre(self.accuracy),
+            _range(self.seeds),
+            _centre(self.support),
+            "—" if self.difference is None else f"{self.difference.mean:+.2f} {_range(self.difference)}",
+            "—" if self.source_difference is None else f"{self.source_difference:+.2f}",
+            self.verdict,
+            str(self.runs) if self.runs else "—",
+        )
+
+
+def _centre(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "—"
+    return f"{estimate.mean:.2f} ± {(estimate.high - estimate.low) / 2:.2f}"
+
+
+def _range(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "—"
+    if math.isinf(estimate.low):
+        return "[one run: no interval]"
+    return f"[{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _header(baseline: str) -> list[str]:
+    return [text.format(baseline=baseline) for text in HEADER]
+
+
+def terminal(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str]) -> TerminalTable:
+    """The table for a terminal."""
+    table = TerminalTable(title=title, caption="\n".join(notes), caption_justify="left", title_style="bold")
+    for index, text in enumerate(_header(baseline)):
+        table.add_column(text, justify="left" if index in (0, 7) else "right")
+    for line in lines:
+        table.add_row(*line.cells())
+    return table
+
+
+def markdown(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str]) -> str:
+    """The table in GitHub's markdown, with the notes as a list under it."""
+    rows = [_header(baseline), [":--" if index in (0, 7) else "--:" for index in range(len(HEADER))]]
+    rows += [list(line.cells()) for line in lines]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"**{title}**\n\n{table}\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+
+
+def latex(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str]) -> str:
+    """A LaTeX fragment to be included as it is; needs the package booktabs."""
+    alignment = "".join("l" if index in (0, 7) else "r" for index in range(len(HEADER)))
+    body = [" & ".join(map(_escape, row)) + r" \\" for row in (line.cells() for line in lines)]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering\small",
+            rf"\caption{{{_escape(title)}. {_escape(' '.join(notes))}}}",
+            rf"\begin{{tabular}}{{{alignment}}}",
+            r"\toprule",
+            " & ".join(map(_escape, _header(baseline))) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _escape(text: str) -> str:
+    for plain, written in {"\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"}.items():
+        text = text.replace(plain, written)
+    return text.replace("±", r"$\pm$").replace("—", "--").replace("−", "$-$")
+
+
+def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str], path: Path) -> None:
+    """Dots with intervals: accuracy (left) with the source's value marked, and paired difference (right)."""
+    sns.set_theme(style="whitegrid", context="paper")
+    drawn = [line for line in lines if line.accuracy is not None]
+    places = range(len(drawn), 0, -1)
+    plot, (left, right) = plt.subplots(
+        1, 2, figsize=(9, 1.6 + 0.42 * len(drawn)), sharey=True, layout="constrained", width_ratios=(1.1, 1)
+    )
+    blue, orange, grey = sns.color_palette("colorblind")[0], sns.color_palette("colorblind")[1], "0.45"
+    for y, line in zip(places, drawn, strict=True):
+        for axes, estimate, marker, offset, colour in (
+            (left, line.accuracy, "o", 0.0, blue),
+            (left, line.support, "s", -0.22, grey),
+            (right, line.difference, "o", 0.0, blue),
+        ):
+            if estimate is None:
+                continue
+            if math.isfinite(estimate.low):
+                axes.plot([estimate.low, estimate.high], [y + offset] * 2, color=colour, linewidth=1.6)
+            axes.plot(estimate.mean, y + offset, marker, color=colour, markersize=5)
+        for axes, value in ((left, line.source), (right, line.source_difference)):
+            if value is not None:
+                axes.plot(value, y + 0.22, "D", color=orange, markersize=5)
+    for axes, marker, colour, label in (
+        (left, "o", blue, "re-run, 95% over test episodes"),
+        (left, "s", grey, "same checkpoints, support-set batch norm"),
+        (left, "D", orange, "printed by the source (miniImageNet)"),
+    ):
+        axes.plot([], [], marker, color=colour, label=label, markersize=5)
+    right.axvline(0, color="0.3", linewidth=0.8)
+    finite = [
+        bound
+        for line in drawn
+        if line.difference is not None
+        for bound in (line.difference.low, line.difference.high)
+        if math.isfinite(bound)
+    ]
+    if (
+        finite and max(map(abs, finite)) > 25
+    ):  # two seeds give intervals far wider than any difference: they leave the axes
+        right.set_xlim(-25, 25)
+    left.set_yticks(list(places), [line.label for line in drawn])
+    left.set_ylim(0.4, len(drawn) + 0.6)
+    left.set_xlabel("accuracy, %")
+    right.set_xlabel(f"paired difference to {baseline}, percentage points (95% over seeds)")
+    plot.suptitle(title, fontweight="bold")
+    plot.legend(loc="outside lower center", ncols=3, frameon=False)
+    plot.text(0, -0.02, "\n".join(notes), fontsize=7, va="top", wrap=True)
+    plot.savefig(path, dpi=160, bbox_inches="tight")
+    plt.close(plot)

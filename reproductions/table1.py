@@ -1,0 +1,352 @@
+"""The paper's table, run again: `python -m reproductions.table1 [--tier demo|cpu|paper] [--data DIR] [--seeds N]`.
+
+Trains the cells that `results/` lacks, then builds the table from records alone and prints it with intervals and
+verdicts; the same table is written as markdown, LaTeX and a figure. `--tracked` builds it from `reproductions/records/`
+instead and trains nothing; `--readme` puts that table into the README. Read next: `specification.py`, `cells.py`, `format.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from reproductions import format as forms
+from reproductions.cells import missing, run_missing
+from reproductions.specification import HERE, Cell, Row, Table, Tier, load
+from sharp_maml import (
+    Config,
+    Estimate,
+    Record,
+    RunDirectoryLock,
+    build,
+    decide_against,
+    interval_over_episodes,
+    interval_over_seeds,
+    open_dataset,
+    paired_over_seeds,
+    provenance,
+    read_records,
+)
+from synthetic import images
+
+TRACKED = HERE / "records"
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- table1: begin -->", "<!-- table1: end -->"
+
+SOURCE_RESOLUTION = 1.1
+"""Percentage points by which a single run on a few hundred episodes can be off: the 95% interval of 600 episodes."""
+
+
+class TableError(ValueError):
+    """Records cannot stand in one table. The message says which, and what to do."""
+
+
+def accuracies(record: Record, mode: str) -> NDArray[np.float64]:
+    """Accuracy of each test episode, in per cent."""
+    return 100 * np.asarray(record.accuracies[mode])
+
+
+def check(records: Sequence[Record], rows: Sequence[Row], *, allow_dirty: bool = False) -> None:
+    """Refuse records that do not belong in one table.
+
+    All must share data, test episodes and protocol (an entry that a row's own settings name is that row's subject and
+    may differ), and each must come from a commit without uncommitted changes.
+
+    Args:
+        records: What is to stand in the table.
+        rows: Its rows.
+        allow_dirty: Accept records of uncommitted code; the caller then says so under the table.
+
+    Raises:
+        TableError: They do not belong together; the message names the records and the entries.
+    """
+    own = {row.name: row.settings for row in rows}
+
+    def common(record: Record) -> dict[str, object]:
+        subject = set(own[record.name]) | ({"test_steps"} if record.protocol["test_steps"] is None else set())
+        entries = {"data": record.data_digest, "test episodes": record.episodes_digest, **record.protocol}
+        return {key: value for key, value in entries.items() if key not in subject}
+
+    for first, other in ((a, b) for a in records for b in records):
+        left, right = common(first), common(other)
+        for key in left.keys() & right.keys():
+            if left[key] != right[key]:
+                raise TableError(
+                    f"{first.name} (seed {first.seed}) and {other.name} (seed {other.seed}) differ in {key}: "
+                    f"{left[key]} and {right[key]}; one table needs one protocol: delete the record that is wrong, "
+                    "and run the command again"
+                )
+    dirty = [f"{record.name} (seed {record.seed})" for record in records if record.provenance["dirty"]]
+    if dirty and not allow_dirty:
+        raise TableError(
+            f"{', '.join(dirty)}: made with uncommitted changes, so nobody could make them again. Commit, delete their "
+            "directories and run again, or pass --allow-dirty: the table will then say so"
+        )
+
+
+def build_lines(table: Table, tier: Tier, records: Iterable[Record]) -> list[forms.Line]:
+    """One line a row, from records alone.
+
+    Args:
+        table: Rows and baseline.
+        tier: Says whether accuracies can be compared with the source's.
+        records: Any number of seeds a row; checked before.
+
+    Returns:
+        The lines, in the table's order. A row without records has dashes.
+    """
+    by_row: dict[str, dict[int, Record]] = {row.name: {} for row in table.rows}
+    for record in records:
+        by_row[record.name][record.seed] = record
+    return [_line(row, table, tier, by_row[row.name], by_row[table.baseline.name]) for row in table.rows]
+
+
+def _line(row: Row, table: Table, tier: Tier, mine: dict[int, Record], baseline: dict[int, Record]) -> forms.Line:
+    source_difference = None
+    if row is not table.baseline and row.source is not None and table.baseline.source is not None:
+        source_difference = row.source - table.baseline.source
+    if not mine:
+        return forms.Line(row.label, row.source, row.quoted, None, None, None, None, source_difference, "—", 0)
+
+    mode, other = "transductive", "support"
+    by_seed = {seed: accuracies(record, mode) for seed, record in sorted(mine.items())}
+    over_seeds = interval_over_seeds([values.mean() for values in by_seed.values()], unit="%")
+    shared = sorted(mine.keys() & baseline.keys())
+    difference = None
+    if row is not table.baseline and shared:
+        difference = paired_over_seeds(
+            {seed: by_seed[seed] for seed in shared},
+            {seed: accuracies(baseline[seed], mode) for seed in shared},
+            unit="points",
+        )
+    return forms.Line(
+        label=row.label,
+        source=row.source,
+        quoted=row.quoted,
+        accuracy=interval_over_episodes(np.mean(list(by_seed.values()), axis=0), unit="%"),
+        seeds=over_seeds,
+        support=interval_over_episodes(np.mean([accuracies(r, other) for r in mine.values()], axis=0), unit="%"),
+        difference=difference,
+        source_difference=source_difference,
+        verdict=verdict(row, table, tier, over_seeds, difference, source_difference),
+        runs=len(mine),
+    )
+
+
+def verdict(
+    row: Row,
+    table: Table,
+    tier: Tier,
+    over_seeds: Estimate,
+    difference: Estimate | None,
+    source_difference: float | None,
+) -> str:
+    """Agrees with the source, differs, or not enough runs to tell; decided on the paired difference over seeds.
+
+    The baseline itself is compared with the source's accuracy, on a tier where that makes sense.
+    """
+    if difference is not None and source_difference is not None:
+        return decide_against(difference, source_difference, resolution=SOURCE_RESOLUTION)
+    if difference is not None:  # nothing printed to compare with: is it another number than the baseline's?
+        if difference.low > 0 or difference.high < 0:
+            return "higher" if difference.low > 0 else "lower"
+        return "not enough runs to tell"
+    if row is table.baseline and row.source is not None and tier.comparable:
+        off = replace(
+            over_seeds,
+            mean=over_seeds.mean - row.source,
+            low=over_seeds.low - row.source,
+            high=over_seeds.high - row.source,
+        )
+        return decide_against(off, 0.0, resolution=0.0, margin=SOURCE_RESOLUTION)
+    return "baseline" if row is table.baseline else "—"
+
+
+def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
+    """What the table stands on: data, budget, seeds, machine; and how to read the columns."""
+    if not records:
+        return ["no records"]
+    one = Config.from_mapping(records[0].config)
+    adapting = [Config.from_mapping(record.config) for record in records if record.config["method"] == "sharp-maml"]
+    inner = (
+        f"{adapting[0].steps} inner step(s) of {adapting[0].beta_low:g}, {adapting[0].test_steps} at test, "
+        if adapting
+        else ""
+    )
+    radii = sorted({(c.variant, c.alpha_low, c.alpha_up) for c in adapting if c.variant != "maml"})
+    lines = [
+        f"Data: {tier.label} ({records[0].data_name}, digest {records[0].data_digest[:12]}), {one.image_size} pixels.",
+        f"Budget: conv4 with {one.filters} filters, {inner}{one.meta_batch} episodes a meta-iteration, "
+        f"{one.iterations:,} meta-iterations, outer step {one.beta_up:g} ({one.optimizer}).",
+        "Radii: " + "; ".join(f"{name} {low:g} (low), {up:g} (up)" for name, low, up in radii) + "." if radii else "",
+        f"Test: {records[0].protocol['episodes']:,} fixed episodes of {one.ways} ways, {one.shots} shot(s), {one.queries} "
+        "queries a class; ± is the conventional 95% interval over episodes. Checkpoints are the best on validation classes.",
+        "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over seeds; "
+        f"the verdict compares it with the source's (a single run, taken as ± {SOURCE_RESOLUTION} points).",
+        f"Code: commit {', '.join(sorted({str(r.provenance['commit'])[:10] for r in records}))}; "
+        f"{', '.join(sorted({str(r.provenance['device']) for r in records}))}; "
+        f"{sum(r.seconds for r in records) / 3600:.2f} hours of training in all.",
+    ]
+    if any(record.provenance["dirty"] for record in records):
+        lines.append("DIRTY: some records were made with uncommitted changes; nobody could make them again.")
+    return [line for line in lines if line]
+
+
+def tracked_records(tier: str, rows: Iterable[Row]) -> list[Record]:
+    """The records of a tier that the repository tracks."""
+    files = [path for row in rows for path in sorted((TRACKED / tier).glob(f"{row.name}-seed*.json"))]
+    return read_records(files)
+
+
+def write_forms(
+    title: str, baseline: str, lines: Sequence[forms.Line], below: Sequence[str], directory: Path, stem: str
+) -> None:
+    """Write the table as markdown, LaTeX and a figure."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{stem}.md").write_text(forms.markdown(title, baseline, lines, below), encoding="utf-8")
+    (directory / f"{stem}.tex").write_text(forms.latex(title, baseline, lines, below), encoding="utf-8")
+    forms.figure(title, baseline, lines, below, directory / f"{stem}.png")
+
+
+def readme_text(readme: str, table: str) -> str:
+    """The README with the table between its two marks."""
+    head, _, rest = readme.partition(BEGIN)
+    _, mark, tail = rest.partition(END)
+    if not mark:
+        raise TableError(f"the README needs the marks {BEGIN} and {END}, in this order")
+    return f"{head}{BEGIN}\n{table}{END}{tail}"
+
+
+def prepare_data(tier: Tier, data: Path | None, results: Path) -> Path:
+    """The path of a tier's data; images of the demo tier are made here, once.
+
+    Raises:
+        TableError: The tier needs data that were not given.
+    """
+    if tier.data != "synthetic":
+        if data is None:
+            raise TableError(
+                f"tier {tier.name} needs {tier.data}: name its directory with --data DIR (make ... DATA=DIR). The forms "
+                "that are read are listed in sharp_maml/data/folders.py; nothing is downloaded"
+            )
+        return data
+    if data is not None:
+        raise TableError(f"tier {tier.name} makes its own images; leave --data out, or choose --tier cpu or paper")
+    size = Config.from_mapping(tier.settings).image_size
+    directory = results / "data" / f"synthetic-images-{size}-{tier.images_a_class}"
+    if not directory.exists():
+        images.write(directory, size=size, per_class=tier.images_a_class)
+    return directory
+
+
+def estimate(cells: Sequence[Cell], data: Path, jobs: int) -> str:
+    """What the missing cells will cost: one meta-gradient a row is timed (after a warm-up), nothing is updated."""
+    seconds: dict[str, float] = {}
+    for cell in cells:
+        if cell.row.name in seconds:
+            continue
+        config = cell.config
+        dataset = open_dataset(data, size=config.image_size)
+        from sharp_maml import Protocol, episode  # the sampler
+
+        protocol = Protocol(config.ways, config.shots, config.queries)
+        drawn = [episode(dataset, "train", protocol, seed=config.seed, index=i) for i in range(config.meta_batch)]
+        experiment = build(config, channels=dataset.channels)
+        params = experiment.init(config.seed)
+        experiment.method.gradient(params, drawn)
+        began = time.perf_counter()
+        experiment.method.gradient(params, drawn)
+        seconds[cell.row.name] = (time.perf_counter() - began) * config.iterations
+    total = sum(seconds[cell.row.name] for cell in cells) / min(jobs, len(cells))
+    return f"{len(cells)} cells to train, {jobs} at a time: about {total / 60:.0f} minutes, without evaluation"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see `--help`."""
+    tables, tiers = load()
+    parser = argparse.ArgumentParser(prog="python -m reproductions.table1", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="data and budget; default: demo")
+    parser.add_argument("--table", default="table1", choices=sorted(tables), help="which rows; default: table1")
+    parser.add_argument("--data", type=Path, help="directory of miniImageNet, for the tiers cpu and paper")
+    parser.add_argument("--seeds", type=int, help="training seeds 0 ... N-1; default: the tier's")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="train and show these rows of the table only")
+    parser.add_argument("--jobs", type=int, default=2, help="cells that are trained at a time; default: 2")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
+    parser.add_argument("--tracked", action="store_true", help="build from reproductions/records, train nothing")
+    parser.add_argument("--readme", action="store_true", help="with --tracked: put the table into README.md")
+    parser.add_argument("--allow-dirty", action="store_true", help="accept records of uncommitted code")
+    options = parser.parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    table, tier = tables[options.table], tiers[options.tier]
+    try:
+        if options.readme and not options.tracked:
+            raise TableError("--readme goes with --tracked: the README shows tracked records only")
+        if options.rows:
+            unknown = sorted(set(options.rows) - {row.name for row in table.rows})
+            if unknown:
+                raise TableError(f"unknown rows {unknown}; {options.table} has {[row.name for row in table.rows]}")
+            table = replace(table, rows=tuple(row for row in table.rows if row.name in options.rows))
+        if options.tracked:
+            records = tracked_records(tier.name, table.rows)
+        else:
+            records = _train(table, tier, options, console)
+        check(records, table.rows, allow_dirty=options.allow_dirty)
+        lines = build_lines(table, tier, records)
+        title = f"{table.title} ({tier.name} tier)"
+        below = notes(table, tier, records)
+        where = options.results / tier.name
+        write_forms(title, table.baseline.label, lines, below, where, options.table)
+        console.print(forms.terminal(title, table.baseline.label, lines, below))
+        if not options.tracked:
+            _show_tracked(table, tier, console)
+        console.print(f"written: {', '.join(str(where / f'{options.table}.{end}') for end in ('md', 'tex', 'png'))}")
+        if options.readme:
+            text = forms.markdown(title, table.baseline.label, lines, below)
+            README.write_text(readme_text(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+    except KeyboardInterrupt:
+        console.print("stopped; every cell has saved its state: the same command goes on from there")
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Console) -> list[Record]:
+    """Train what is missing; the records of all cells."""
+    if provenance()["dirty"] and not options.allow_dirty:
+        raise TableError(
+            "the working tree has uncommitted changes, and records must say which code made them: commit or stash them, "
+            "or pass --allow-dirty (the table will then say so)"
+        )
+    seeds = range(options.seeds or tier.seeds)
+    cells = [Cell(row, tier, seed) for seed in seeds for row in table.rows]
+    (options.results / tier.name).mkdir(parents=True, exist_ok=True)
+    with RunDirectoryLock(options.results / tier.name):
+        to_run = missing(cells, options.results)
+        if to_run:
+            data = prepare_data(tier, options.data, options.results)
+            console.print(estimate(to_run, data, options.jobs))
+            run_missing(to_run, data, options.results, jobs=options.jobs, console=console)
+    return read_records([cell.directory(options.results) / "record.json" for cell in cells])
+
+
+def _show_tracked(table: Table, tier: Tier, console: Console) -> None:
+    """Beside a fresh table, what the repository's own records say."""
+    tracked = tracked_records(tier.name, table.rows)
+    if tracked:
+        lines = build_lines(table, tier, tracked)
+        shown = "; ".join(f"{line.label} {line.accuracy:.2f}" for line in lines if line.accuracy is not None)
+        console.print(f"the repository's tracked records for comparison: {shown}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""All settings of one training run: a frozen `Config`, read from a TOML file and `key=value` overrides.
+
+Every value is checked when a `Config` is made, so the rest of the package trusts it. A setting that would be ignored or
+that contradicts another one is refused: what a record prints is what was run. Read next: `train.py`, which is the only
+module that turns these settings into work; `meta.py` says what the settings of the two levels mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .meta import BatchNorm, Perturbation
+
+MethodName = Literal["sharp-maml", "matching", "matching-fce"]
+"""Sharp-MAML (MAML is its case of zero radii), or Matching Networks without and with full context embeddings."""
+
+InnerParams = Literal["all", "head", "body", "all-but-norm"]
+"""What the inner loop adapts: everything, the last layer (ANIL), the rest (BOIL), all but the batch norm affine."""
+
+_AT_LEAST = {
+    "image_size": 16,  # conv4 halves an image four times
+    "ways": 2,
+    "alpha_low": 0,
+    "alpha_up": 0,
+    "test_steps": 0,
+    "seed": 0,
+    "threads": 0,
+} | dict.fromkeys(
+    (
+        "shots",
+        "queries",
+        "filters",
+        "steps",
+        "meta_batch",
+        "iterations",
+        "validate_every",
+        "validation_episodes",
+        "checkpoint_every",
+    ),
+    1,
+)
+_POSITIVE = ("beta_low", "beta_up")
+_ADAPTATION = (
+    "alpha_low",
+    "alpha_up",
+    "beta_low",
+    "steps",
+    "test_steps",
+    "perturb_at_test",
+    "perturbation",
+    "inner_params",
+    "first_order",
+)
+_OUTSIDE_DIGEST = ("data", "threads")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of one training run; the defaults are those of the authors' released code with both radii zero (MAML).
+
+    Attributes:
+        method: The method.
+        data: Path of the data; where it lies has no influence, so records hold the digest of what was found there.
+        image_size: Side of an image, in pixels; at least 16.
+        ways: Classes of an episode, at least 2.
+        shots: Support examples of a class, at least 1.
+        queries: Query examples of a class, at least 1.
+        filters: Filters of each block of conv4, at least 1.
+        alpha_low: Radius of the lower ascent, >= 0; 0 switches it off.
+        alpha_up: Radius of the upper ascent, >= 0; 0 switches it off.
+        beta_low: Inner step size, > 0.
+        steps: Inner steps in training, at least 1.
+        test_steps: Inner steps at validation and test; 0 means no adaptation.
+        perturb_at_test: Whether the inner steps at validation and test are perturbed too.
+        perturbation: What the lower perturbation is at the upper ascent point: see `meta_gradient`.
+        inner_params: What the inner loop adapts and perturbs.
+        first_order: Whether the Hessian products are left out.
+        batch_norm: Whose statistics normalise the query set: its own, or the support set's.
+        optimizer: The outer optimizer.
+        beta_up: Outer step size, > 0.
+        meta_batch: Episodes of a meta-iteration, at least 1.
+        iterations: Meta-iterations, at least 1.
+        validate_every: Meta-iterations between validations, at least 1.
+        validation_episodes: Episodes of a validation, at least 1.
+        checkpoint_every: Meta-iterations between checkpoints, at least 1.
+        seed: Seed of the initialisation and of the training episodes, >= 0.
+        threads: Threads of torch; 0 leaves torch's choice.
+        dtype: Type of all floating-point numbers.
+        device: `cpu`, `cuda`, or one device such as `cuda:1`.
+
+    Raises:
+        ValueError: A value has the wrong type, is out of range or contradicts another one. The message names the
+            argument, the value and what is allowed.
+
+    Source: the table of settings in `PROTOCOL.md`.
+    """
+
+    method: MethodName = "sharp-maml"
+    data: str = ""
+    image_size: int = 84
+    ways: int = 5
+    shots: int = 1
+    queries: int = 15
+    filters: int = 64
+    alpha_low: float = 0.0
+    alpha_up: float = 0.0
+    beta_low: float = 0.1
+    steps: int = 5
+    test_steps: int = 5
+    perturb_at_test: bool = False
+    perturbation: Perturbation = "reused"
+    inner_params: InnerParams = "all"
+    first_order: bool = False
+    batch_norm: BatchNorm = "transductive"
+    optimizer: Literal["adam", "sgd"] = "adam"
+    beta_up: float = 1e-3
+    meta_batch: int = 4
+    iterations: int = 60_000
+    validate_every: int = 1_000
+    validation_episodes: int = 200
+    checkpoint_every: int = 500
+    seed: int = 0
+    threads: int = 0
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            # A whole number given for a real one is stored as a float: 1 and 1.0 must have one digest.
+            object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
+        if re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is None:
+            raise ValueError(f"device must be cpu, cuda or cuda:NUMBER, got {self.device!r}")
+        if self.first_order and self.perturbation == "differentiated":
+            raise ValueError("perturbation = 'differentiated' needs the second derivatives that first_order leaves out")
+        if self.method != "sharp-maml":
+            for field in fields(self):
+                value = getattr(self, field.name)
+                if field.name in _ADAPTATION and value != field.default:
+                    raise ValueError(
+                        f"{field.name} has no meaning for method = {self.method!r}, which does not adapt: leave it at "
+                        f"its default {field.default!r}, got {value!r}"
+                    )
+
+    @property
+    def variant(self) -> str:
+        """`maml`, `low`, `up` or `both`, read off the radii; the method's own name where there are none."""
+        if self.method != "sharp-maml":
+            return self.method
+        names = {(False, False): "maml", (True, False): "low", (False, True): "up", (True, True): "both"}
+        return names[self.alpha_low > 0, self.alpha_up > 0]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of every setting but `data` and `threads`.
+
+        What is run is decided by these settings and by the content of the data, whose digest is recorded separately.
+        Everything else counts, also what only decides which weights are kept (`validate_every`) or how they are
+        rounded (`device`): two runs of one digest are the same experiment.
+        """
+        settings = {name: value for name, value in self.to_dict().items() if name not in _OUTSIDE_DIGEST}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings by name, ready for JSON; `from_mapping` is the inverse."""
+        return asdict(self)
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, object]) -> Config:
+        """A config from settings by name; what is left out keeps its default.
+
+        Args:
+            settings: Values by field name.
+
+        Returns:
+            The config.
+
+        Raises:
+            ValueError: A name is unknown (the message has the nearest valid one), or see `Config`.
+        """
+        for name in settings:
+            _check_name(name)
+        return cls(**settings)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_toml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Config:
+        """A config from a TOML file of plain `name = value` lines.
+
+        Args:
+            path: The file.
+            overrides: `name=value` texts that win over the file, the last one over earlier ones. Values are written
+                as in TOML; text needs no quotes.
+
+        Returns:
+            The config.
+
+        Raises:
+            ValueError: The file is not TOML, an override is not `name=value`, or see `from_mapping`.
+            OSError: The file cannot be read.
+        """
+        try:
+            settings = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            for override in overrides:
+                name, value = _parse_override(override)
+                settings[name] = value
+            return cls.from_mapping(settings)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+@cache
+def _kinds() -> dict[str, Any]:
+    """Annotated type of each setting."""
+    return get_type_hints(Config)
+
+
+def _checked(name: str, kind: Any, value: Any) -> Any:
+    """The value in the type of its setting, or a ValueError that names setting, value and what is allowed."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            choices = get_args(kind)
+            raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}{_nearest(value, choices)}")
+        return value
+    # A bool is an int to Python; here True steps or a radius of False is a mistake.
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        article = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+        raise ValueError(f"{name} must be {article}, got {value!r}")
+    if kind is int and value >= 2**63:
+        raise ValueError(f"{name} must fit into 64 bits, got {value}")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    if name in _AT_LEAST and value < _AT_LEAST[name]:
+        raise ValueError(f"{name} must be >= {_AT_LEAST[name]}, got {value}")
+    if name in _POSITIVE and value <= 0:
+        raise ValueError(f"{name} must be > 0, got {value}")
+    return float(value) if kind is float else value
+
+
+def _parse_override(text: str) -> tuple[str, object]:
+    """Name and value of a `name=value` text."""
+    name, equals, written = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise ValueError(f"an override must be name=value, got {text!r}")
+    _check_name(name)
+    try:
+        parsed = tomllib.loads(f"value = {written}")
+    except tomllib.TOMLDecodeError:
+        parsed = {}
+    is_text = _kinds()[name] is str or get_origin(_kinds()[name]) is Literal
+    if is_text:  # `data=2024` names a folder, quoted or not
+        return name, parsed["value"] if isinstance(parsed.get("value"), str) else written
+    if set(parsed) != {"value"}:
+        raise ValueError(f"{name} must be a TOML value such as 1, 0.5 or true, got {written!r}")
+    return name, parsed["value"]
+
+
+def _check_name(name: str) -> None:
+    if name not in _kinds():
+        raise ValueError(
+            f"unknown setting {name!r}{_nearest(name, _kinds())}; the settings are {', '.join(sorted(_kinds()))}"
+        )
+
+
+def _nearest(word: object, valid: Collection[str]) -> str:
+    """`; did you mean 'x'?` where one of the valid names is near, else nothing."""
+    matches = get_close_matches(str(word), valid, n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

@@ -1,0 +1,229 @@
+"""From a path to a data set: `open_dataset` tells what lies there, and builds the cache when there is none yet.
+
+Also a user's own classes, in three folders or in one pool that a seed splits. Read next: `formats.py`, `miniimagenet.py`,
+`omniglot.py` (what is recognised), `cache.py` (what becomes of it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sharp_maml.base import DataError
+from sharp_maml.data import miniimagenet, omniglot
+from sharp_maml.data.cache import INDEX, SPLITS, Dataset, is_cache, open_cache, write_cache
+from sharp_maml.data.formats import FORMS, Classes, Form, Images, class_folders, open_tree
+
+SIZE = 84
+SHARES = (0.64, 0.16, 0.20)
+_log = logging.getLogger(__name__)
+
+
+class Source(NamedTuple):
+    """What lies at a path, recognised by names and not yet read.
+
+    kind: what it is, in a word.
+    size: in which the images are wanted unless the caller says so.
+    paths: files and folders that it consists of.
+    read: opens it, and gives the data set's name and its splits.
+    """
+
+    kind: str
+    size: int
+    paths: tuple[Path, ...]
+    read: Callable[[ExitStack], tuple[str, Mapping[str, Classes]]]
+
+
+def open_dataset(
+    path: str | os.PathLike[str],
+    *,
+    size: int | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    split_seed: int = 0,
+) -> Dataset:
+    """Open the images at `path`; the first time they are decoded into a cache, which takes seconds to minutes.
+
+    Recognised are: a data cache; Omniglot (full or small, zips or folders); miniImageNet as zips of class folders, class
+    folders, CSV lists, pickles (two kinds) or HDF5; your own class folders, either in `train`, `validation` (or `val`)
+    and `test`, or side by side, when `split_seed` shares them out. Classes named like ImageNet's are taken for
+    miniImageNet, and refused if they are not. Images become square without regard to their shape: by averaging blocks of
+    pixels where `size` divides theirs, else by Pillow's box filter (bilinear where they grow). A cache is opened as it
+    is, or reduced to a `size` that divides its own.
+
+    Args:
+        path: a directory.
+        size: height and width in pixels; None: 28 for Omniglot, a cache's own, else 84.
+        cache_dir: where caches lie; None: the environment variable SHARP_MAML_CACHE, else `~/.cache/sharp_maml`.
+        split_seed: how a pool of classes is split, 64, 16 and 20 %.
+
+    Raises:
+        ValueError: `size` is not positive, or does not divide the size of the cache at `path`.
+        DataError: the data are missing, incomplete, damaged or not what they seem; or the cache cannot be written.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"size: must be at least 1, got {size}")
+    directory = Path(path).expanduser()
+    if is_cache(directory):
+        dataset = open_cache(directory)
+        if size in (None, dataset.size):
+            return dataset
+        source = _reduced(directory, dataset, size)
+    else:
+        source = _recognise(directory, split_seed)
+    size = size or source.size
+    root = Path(cache_dir or os.environ.get("SHARP_MAML_CACHE") or "~/.cache/sharp_maml").expanduser()
+    entry = root / f"{source.kind}-{size}-{_fingerprint(directory, source.paths)}"
+    if is_cache(entry):
+        return open_cache(entry)
+    with ExitStack() as stack:
+        name, splits = source.read(stack)
+        n = sum(len(images) for classes in splits.values() for images in classes.values())
+        cost = n * size**2 * (1 if name.startswith("omniglot") else 3) / 1e6
+        _log.info("%s: building the cache %s, once: %d images, %.0f MB", directory, entry, n, cost)
+        square = partial(_square, size=size)
+        resized = {
+            split: {label: images.map(square) for label, images in classes.items()} for split, classes in splits.items()
+        }
+        return write_cache(entry, name=name, splits=resized)
+
+
+def split_pool(
+    classes: Classes, *, seed: int, shares: tuple[float, float, float] = SHARES, where: Path | str = "pool"
+) -> dict[str, Classes]:
+    """Share classes out to train, validation and test; each split gets one at least.
+
+    Which split a class is in depends on the seed and the names only, not on the platform or the order of the files.
+
+    Args:
+        classes: all classes.
+        seed: another seed, another split.
+        shares: of the classes, for train, validation and test; they add up to 1.
+        where: what to call the pool in messages.
+
+    Raises:
+        ValueError: the shares are not three positive numbers that add up to 1.
+        DataError: fewer than three classes.
+    """
+    if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+        raise ValueError(f"shares: must be positive and add up to 1, got {shares}")
+    if len(classes) < len(SPLITS):
+        raise DataError(f"{where}: expected at least 3 class folders to split, found {len(classes)}; add classes")
+    order = sorted(classes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    validation, test = (max(1, round(share * len(order))) for share in shares[1:])
+    validation = min(validation, len(order) - 1 - test)
+    train = len(order) - validation - test
+    names = {
+        "train": order[:train],
+        "validation": order[train : train + validation],
+        "test": order[train + validation :],
+    }
+    return {split: {name: classes[name] for name in sorted(members)} for split, members in names.items()}
+
+
+def _recognise(directory: Path, split_seed: int) -> Source:
+    """Tell by the names of files and folders what lies in a directory."""
+    if not directory.is_dir():
+        found = "a file; name the directory that it lies in" if directory.exists() else "nothing; check the path"
+        raise DataError(f"{directory}: expected a directory with images, found {found}")
+    if sets := omniglot.find(directory):
+        name = "omniglot" if omniglot.FULL[0] in sets else "omniglot-small"
+        return Source(name, omniglot.SIZE, tuple(sets.values()), lambda stack: (name, omniglot.read(sets, stack)))
+    candidates = [(form, form.find(directory)) for form in FORMS]
+    form, paths = max(candidates, key=lambda candidate: len(candidate[1]))  # the first of the most complete
+    if len(paths) == len(SPLITS):
+        lists = (directory / "images",) if form.kind == "csv" else ()
+        return Source(form.kind, SIZE, (*paths.values(), *lists), partial(_read_splits, directory, form, paths))
+    if paths:
+        lacking = [" or ".join(form.paths[split]) for split in SPLITS if split not in paths]
+        raise DataError(
+            f"{directory}: expected three splits as {form.name}, found {', '.join(p.name for p in paths.values())} "
+            f"without {' and '.join(lacking)}. Add what is missing"
+        )
+    pool = tuple(sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if pool:
+        return Source(f"pool{split_seed}", SIZE, pool, partial(_read_pool, directory, split_seed))
+    names = sorted(p.name for p in directory.iterdir())
+    parquet = " Parquet files are not read." if any(name.endswith(".parquet") for name in names) else ""
+    raise DataError(
+        f"{directory}: expected a data cache, miniImageNet, Omniglot or folders of images, found "
+        f"{', '.join(names[:5]) or 'an empty directory'}.{parquet} The docstring of open_dataset lists what is recognised"
+    )
+
+
+def _read_splits(
+    directory: Path, form: Form, paths: Mapping[str, Path], stack: ExitStack
+) -> tuple[str, Mapping[str, Classes]]:
+    splits = {split: form.read(paths[split], stack) for split in SPLITS}
+    counts = {split: {label: len(images) for label, images in classes.items()} for split, classes in splits.items()}
+    labels = [label for classes in counts.values() for label in classes]
+    if form.miniimagenet or any(map(miniimagenet.is_wordnet_id, labels)):
+        miniimagenet.verify(directory, counts)
+        return "miniimagenet", splits
+    if shared := sorted(label for label in set(labels) if labels.count(label) > 1):
+        raise DataError(
+            f"{directory}: expected distinct classes in the splits, found {shared[0]} in more than one (of "
+            f"{len(shared)} such); keep each class in one split only"
+        )
+    return "folders", splits
+
+
+def _read_pool(directory: Path, seed: int, stack: ExitStack) -> tuple[str, Mapping[str, Classes]]:
+    classes = class_folders(open_tree(directory, stack))
+    if any(map(miniimagenet.is_wordnet_id, classes)):
+        raise DataError(
+            f"{directory}: expected the splits of miniImageNet in folders train, val and test, found {len(classes)} "
+            f"class folders side by side. Move them into these folders. {miniimagenet.ADVICE}"
+        )
+    return "folders", split_pool(classes, seed=seed, where=directory)
+
+
+def _reduced(directory: Path, dataset: Dataset, size: int) -> Source:
+    """A cache as the source of a smaller one."""
+    if dataset.size % size:
+        raise ValueError(f"size: must divide {dataset.size}, the size of the cache {directory}; got {size}")
+
+    def read(stack: ExitStack) -> tuple[str, Mapping[str, Classes]]:
+        del stack
+        return dataset.name, {
+            split: {
+                name: Images(range(start, start + count), partial(_row, source.images))
+                for name, start, count in zip(source.names, source.starts, source.counts, strict=True)
+            }
+            for split, source in dataset.splits.items()
+        }
+
+    return Source("reduced", size, (directory / INDEX,), read)
+
+
+def _row(images: NDArray[np.uint8], row: int) -> Image.Image:
+    return Image.fromarray(images[row, ..., 0] if images.shape[-1] == 1 else images[row])
+
+
+def _square(image: Image.Image, *, size: int) -> Image.Image:
+    """Resize an image without regard to its shape."""
+    if image.width == image.height and image.width % size == 0:
+        return image.reduce(image.width // size)
+    shrinks = min(image.size) >= size
+    return image.resize((size, size), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
+
+
+def _fingerprint(directory: Path, paths: Iterable[Path]) -> str:
+    """Changes when a file is added, removed, or written anew."""
+    files = sorted((file.relative_to(directory).as_posix(), file.stat()) for path in paths for file in _files(path))
+    content = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else iter([path])

@@ -1,0 +1,222 @@
+"""Accuracy of a checkpoint over fixed test episodes, as a record: `python -m sharp_maml.evaluate CHECKPOINT DATA`.
+
+Episode i depends on the data, the split, the protocol, one constant seed and i alone: all methods, all processes and
+all checkpoints are judged on the same episodes, and differences between them are paired. Read next: `estimates.py`
+(what is made of the accuracies), `records.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from .allocator import keep_freed_memory
+from .base import Batch, Episode, Method, Params
+from .checkpoint import Checkpoint, load_checkpoint
+from .config import Config
+from .data import Dataset, Protocol, episode, episode_digest, open_dataset
+from .estimates import interval_over_episodes
+from .meta import BatchNorm
+from .methods import build
+from .records import Record, provenance, write_record
+
+EVALUATION_SEED = 220603996
+"""Names the sequence of validation and test episodes; one for everybody, and never a training seed."""
+
+PRESETS = {"quick": 600, "standard": 1000, "full": 10000}
+
+
+def correct_counts(
+    method: Method,
+    params: Params,
+    dataset: Dataset,
+    split: str,
+    config: Config,
+    *,
+    episodes: int,
+    on_episode: Callable[[int], object] = lambda index: None,
+) -> NDArray[np.int64]:
+    """Number of query images classified right, for each of the first `episodes` episodes of a split.
+
+    Args:
+        method: Its prediction is the class with the largest logit.
+        params: Meta-parameters.
+        dataset: The images.
+        split: `validation` or `test`; `train` shows how well the training classes are known.
+        config: Gives ways, shots, queries, dtype and device.
+        episodes: How many, >= 1.
+        on_episode: Called with each index before the episode, for a progress bar.
+
+    Returns:
+        `episodes` counts between 0 and ways * queries.
+    """
+    protocol = Protocol(config.ways, config.shots, config.queries)
+    counts = np.zeros(episodes, dtype=np.int64)
+    for index in range(episodes):
+        on_episode(index)
+        drawn = episode(dataset, split, protocol, seed=EVALUATION_SEED, index=index, dtype=getattr(torch, config.dtype))
+        drawn = to_device(drawn, config.device)
+        counts[index] = int((method.predict(params, drawn).argmax(-1) == drawn.query.targets).sum())
+    return counts
+
+
+def to_device(drawn: Episode, device: str) -> Episode:
+    """The episode on a device; itself on `cpu`."""
+    if device == "cpu":
+        return drawn
+    return Episode(*(Batch(*(tensor.to(device, non_blocking=True) for tensor in batch)) for batch in drawn))
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    *,
+    name: str,
+    split: str = "test",
+    episodes: int = 600,
+    modes: Sequence[BatchNorm] = ("transductive", "support"),
+    on_episode: Callable[[int], object] = lambda index: None,
+) -> Record:
+    """Judge a checkpoint in one or both batch norm modes.
+
+    Args:
+        checkpoint: As the trainer wrote it.
+        dataset: The images; its size and channels must be those of the training.
+        name: The record's name, a row of a table.
+        split: `test`, `validation` or `train`.
+        episodes: Number of episodes.
+        modes: Batch norm modes, see `sharp_maml_method`.
+        on_episode: Called before each episode, `episodes * len(modes)` times in all.
+
+    Returns:
+        The record; its accuracies by mode are those of the modes asked for.
+
+    Raises:
+        ValueError: The images are not of the size or channels that the network was trained on, or too few.
+    """
+    config = Config.from_mapping(checkpoint.metadata["config"])
+    trained_on = checkpoint.metadata["data"]
+    if (dataset.size, dataset.channels) != (config.image_size, trained_on["channels"]):
+        raise ValueError(
+            f"the checkpoint was trained on {config.image_size} pixels and {trained_on['channels']} channels; "
+            f"{dataset.name} has {dataset.size} pixels and {dataset.channels} channels: choose another size or data set"
+        )
+    params = {
+        key.removeprefix("params/"): value.to(config.device)
+        for key, value in checkpoint.tensors.items()
+        if key.startswith("params/")
+    }
+    counts = {
+        mode: correct_counts(
+            build(config, channels=dataset.channels, batch_norm=mode).method,
+            params,
+            dataset,
+            split,
+            config,
+            episodes=episodes,
+            on_episode=on_episode,
+        )
+        for mode in modes
+    }
+    possible = config.ways * config.queries
+    protocol = Protocol(config.ways, config.shots, config.queries)
+    progress = checkpoint.metadata["progress"]
+    return Record(
+        name=name,
+        config=config.to_dict(),
+        config_digest=config.digest,
+        provenance=provenance(),
+        seed=config.seed,
+        dtype=config.dtype,
+        data_name=dataset.name,
+        data_digest=dataset.digest,
+        protocol={
+            **protocol._asdict(),
+            "test_steps": config.test_steps if config.method == "sharp-maml" else None,
+            "perturb_at_test": config.perturb_at_test,
+            "batch_norm": config.batch_norm,
+            "trained_on": trained_on["digest"],
+            "split": split,
+            "episodes": episodes,
+            "evaluation_seed": EVALUATION_SEED,
+            "selection": "best validation accuracy",
+        },
+        episodes_digest=episode_digest(dataset, split, protocol, EVALUATION_SEED, episodes),
+        accuracies={mode: (values / possible).tolist() for mode, values in counts.items()},
+        started=progress["started"],
+        seconds=progress["seconds"],
+        peak_memory_bytes=progress["peak_memory_bytes"],
+        metrics={
+            f"accuracy_{mode}": interval_over_episodes(values / possible, unit="fraction")
+            for mode, values in counts.items()
+        },
+        selected_step=progress["step"],
+        learning_curve=progress["curve"],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sharp_maml.evaluate",
+        description="Accuracy of a checkpoint over fixed episodes, with a 95% interval over episodes.",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a checkpoint of the trainer, usually best.safetensors")
+    parser.add_argument("data", type=Path, help="the data: see `sharp_maml.data.open_dataset` for the forms")
+    parser.add_argument(
+        "--episodes",
+        default="quick",
+        help=f"a number, or one of {', '.join(f'{k} ({v:,})' for k, v in PRESETS.items())}; default: quick",
+    )
+    parser.add_argument("--split", default="test", choices=["test", "validation", "train"])
+    parser.add_argument("--batch-norm", default="both", choices=["both", *get_args(BatchNorm)])
+    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves its choice")
+    parser.add_argument("--record", type=Path, help="write the record (JSON) here")
+    options = parser.parse_args(arguments)
+    console = Console()
+    try:
+        episodes = PRESETS.get(options.episodes) or int(options.episodes)
+        keep_freed_memory()
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        checkpoint = load_checkpoint(options.checkpoint)
+        dataset = open_dataset(options.data, size=checkpoint.metadata["config"]["image_size"])
+        modes: tuple[BatchNorm, ...] = get_args(BatchNorm) if options.batch_norm == "both" else (options.batch_norm,)
+        bar = iter(track(range(episodes * len(modes)), description="episodes", console=console))
+        record = evaluate(
+            checkpoint,
+            dataset,
+            name=options.checkpoint.parent.name or "checkpoint",
+            split=options.split,
+            episodes=episodes,
+            modes=modes,
+            on_episode=lambda index: next(bar),
+        )
+        for _ in bar:
+            pass
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for mode in modes:
+        estimate = record.metrics[f"accuracy_{mode}"]
+        console.print(
+            f"{options.split}, {mode} batch norm: {100 * estimate.mean:.2f}% "
+            f"[{100 * estimate.low:.2f}, {100 * estimate.high:.2f}], {episodes} episodes, step {record.selected_step}"
+        )
+    if options.record:
+        write_record(options.record, record)
+        console.print(f"record: {options.record}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

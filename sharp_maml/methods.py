@@ -1,0 +1,109 @@
+"""From a `Config` to a method: the network, the names that the inner loop adapts, and the settings put together.
+
+Training and evaluation both build their method here, so that a checkpoint is judged by the method that trained it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+
+from .base import Method, Params
+from .config import Config
+from .matching import matching_method, matching_params
+from .meta import BatchNorm, sharp_maml_method
+from .models import conv4
+
+
+class Experiment(NamedTuple):
+    """A method, and how its parameters begin.
+
+    init: seed -> initial parameters.
+    method: gradient and prediction.
+    """
+
+    init: Callable[[int], Params]
+    method: Method
+
+
+def build(
+    config: Config,
+    *,
+    channels: int,
+    batch_norm: BatchNorm | None = None,
+    mean_over_ranks: Callable[[Params], Params] = lambda params: params,
+) -> Experiment:
+    """Make the method that a configuration describes.
+
+    Args:
+        config: The configuration.
+        channels: Colour channels of the images.
+        batch_norm: Batch norm mode to predict in, where it is not that of the training.
+        mean_over_ranks: See `meta_gradient`.
+
+    Returns:
+        Initial parameters by seed, and the method.
+    """
+    if batch_norm is not None:
+        config = replace(config, batch_norm=batch_norm)
+    matching = config.method != "sharp-maml"
+    model = conv4(
+        ways=None if matching else config.ways,
+        filters=config.filters,
+        image_size=config.image_size,
+        channels=channels,
+    )
+    dtype = getattr(torch, config.dtype)
+
+    def init(seed: int) -> Params:
+        generator = torch.Generator().manual_seed(seed)
+        params = model.init(generator)
+        if config.method == "matching-fce":
+            params |= matching_params(generator, features=config.filters * (config.image_size // 16) ** 2)
+        return {name: value.to(device=config.device, dtype=dtype) for name, value in params.items()}
+
+    if matching:
+        method = matching_method(
+            model.logits,
+            fce=config.method == "matching-fce",
+            ways=config.ways,
+            batch_norm=config.batch_norm,
+            mean_over_ranks=mean_over_ranks,
+        )
+    else:
+        method = sharp_maml_method(
+            model.logits,
+            beta_low=config.beta_low,
+            alpha_low=config.alpha_low,
+            alpha_up=config.alpha_up,
+            steps=config.steps,
+            test_steps=config.test_steps,
+            perturb_at_test=config.perturb_at_test,
+            batch_norm=config.batch_norm,
+            perturbation=config.perturbation,
+            inner_params=inner_names(config.inner_params, init(0)),
+            first_order=config.first_order,
+            mean_over_ranks=mean_over_ranks,
+        )
+    return Experiment(init, method)
+
+
+def inner_names(choice: str, params: Params) -> Collection[str] | None:
+    """The names that an `inner_params` choice of the configuration stands for; None means all.
+
+    Args:
+        choice: `all`, `head` (ANIL), `body` (BOIL) or `all-but-norm` (the released code's inner loop).
+        params: Parameters whose names begin with `head.`, `norm1.`, `conv1.`, ...
+
+    Returns:
+        Names among those of `params`.
+    """
+    keep: dict[str, Callable[[str], bool]] = {
+        "head": lambda name: name.startswith("head."),
+        "body": lambda name: not name.startswith("head."),
+        "all-but-norm": lambda name: not name.startswith("norm"),
+    }
+    return None if choice == "all" else [name for name in params if keep[choice](name)]

@@ -1,0 +1,201 @@
+"""Networks as pure functions of their parameters: the conv4 of few-shot learning, an MLP, and any module of your own.
+
+A model is a pair: `init` draws parameters from an explicit generator, `logits` maps parameters and inputs to class
+scores. Read next: `batch_norm.py` (why there are two forms of it), `meta.py` (what is done with the logits).
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, linear, max_pool2d
+
+from .base import Params
+from .batch_norm import Form, batch_norm, check_form
+from .meta import Logits
+
+_BLOCKS = 4
+
+
+class Model(NamedTuple):
+    """A network without state.
+
+    init: generator -> freshly drawn parameters, float32, on the generator's device.
+    logits: (params, inputs, context) -> `n x ways`; see `meta.Logits`.
+    """
+
+    init: Callable[[torch.Generator], Params]
+    logits: Logits
+
+
+def conv4(
+    *,
+    ways: int | None = 5,
+    filters: int = 64,
+    image_size: int = 84,
+    channels: int = 3,
+    batch_norm_form: Form = "fused",
+) -> Model:
+    """The four-block convolutional network of few-shot learning.
+
+    Four times: convolution 3 x 3 with padding 1, batch norm by the statistics of the batch, ReLU, max-pooling 2 x 2;
+    then a linear head. The convolutions have no bias: before a batch norm its gradient is zero. There are no running
+    averages: the statistics are those of the inputs, or of `context` where it is given; both then go through the
+    network together, so that a query's logits do not depend on the other queries.
+
+    Parameters, in order: `conv1.weight`, `norm1.weight`, `norm1.bias`, ..., `norm4.bias`, `head.weight`, `head.bias`.
+    Weights are drawn as torch draws those of `Conv2d` and `Linear`: uniform within 1 / sqrt(fan-in).
+
+    Args:
+        ways: Number of classes, >= 2; None leaves out the head and returns the flattened features.
+        filters: Channels of every block.
+        image_size: Height and width of the inputs in pixels, >= 16.
+        channels: Channels of the inputs.
+        batch_norm_form: `fused` is fast and twice differentiable; `elementary` is needed under `vmap` and for third
+            derivatives, such as those of a Hessian of the meta-loss.
+
+    Returns:
+        The model; its inputs are `n x channels x image_size x image_size`, in `channels_last` for speed on CPUs.
+
+    Raises:
+        ValueError: A size is out of range, or the form is unknown.
+
+    Source: Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016, section 4.1; width and pooling as
+    in the released code of the source.
+    """
+    if ways is not None and ways < 2:
+        raise ValueError(f"ways must be at least 2, or None for features without a head; got {ways}")
+    if image_size < 2**_BLOCKS:
+        raise ValueError(f"image_size must be at least {2**_BLOCKS}, so that {_BLOCKS} poolings fit; got {image_size}")
+    for name, value in {"filters": filters, "channels": channels}.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    check_form(batch_norm_form)
+
+    def init(generator: torch.Generator) -> Params:
+        params: Params = {}
+        for block in range(1, _BLOCKS + 1):
+            inward = channels if block == 1 else filters
+            params[f"conv{block}.weight"] = _uniform((filters, inward, 3, 3), 9 * inward, generator)
+            params[f"norm{block}.weight"] = torch.ones(filters, device=generator.device)
+            params[f"norm{block}.bias"] = torch.zeros(filters, device=generator.device)
+        if ways is not None:
+            features = filters * (image_size // 2**_BLOCKS) ** 2
+            params |= _linear("head", features, ways, generator)
+        return params
+
+    def logits(params: Params, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        if inputs.ndim != 4 or tuple(inputs.shape[1:]) != (channels, image_size, image_size):
+            expected = f"n x {channels} x {image_size} x {image_size}"
+            raise ValueError(f"inputs must be {expected}, got {' x '.join(map(str, inputs.shape))}")
+        x = inputs if context is None else torch.cat([context, inputs])
+        statistics_from = None if context is None else len(context)
+        for block in range(1, _BLOCKS + 1):
+            x = conv2d(x, params[f"conv{block}.weight"], padding=1)
+            weight, bias = params[f"norm{block}.weight"], params[f"norm{block}.bias"]
+            x = batch_norm(x, weight, bias, statistics_from=statistics_from, form=batch_norm_form)
+            x = max_pool2d(x.relu(), 2)
+        features = x[statistics_from:].flatten(1)
+        return features if ways is None else linear(features, params["head.weight"], params["head.bias"])
+
+    return Model(init, logits)
+
+
+def mlp(*, sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = torch.tanh) -> Model:
+    """Fully connected network: x -> W_L a(... a(W_1 x + b_1) ...) + b_L.
+
+    Parameters, in order: `layer1.weight`, `layer1.bias`, ...; drawn as in `conv4`. There is no batch norm, so `context`
+    changes nothing.
+
+    Args:
+        sizes: Number of inputs, of each hidden layer's units, and of outputs; two numbers or more.
+        activation: a, elementwise; a smooth one gives smooth derivatives.
+
+    Returns:
+        The model; its inputs are flattened to `n x sizes[0]`.
+
+    Raises:
+        ValueError: There are fewer than two sizes, or one is below 1.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes must be two or more numbers >= 1, got {list(sizes)}")
+    layers = [f"layer{index}" for index in range(1, len(sizes))]
+
+    def init(generator: torch.Generator) -> Params:
+        params: Params = {}
+        for layer, inward, outward in zip(layers, sizes, sizes[1:], strict=False):
+            params |= _linear(layer, inward, outward, generator)
+        return params
+
+    def logits(params: Params, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        x = inputs.flatten(1)
+        for layer in layers:
+            x = x if layer == layers[0] else activation(x)
+            x = linear(x, params[f"{layer}.weight"], params[f"{layer}.bias"])
+        return x
+
+    return Model(init, logits)
+
+
+def from_module(module: nn.Module) -> Model:
+    """A module of your own as a model: its parameters become arguments, the module itself is never changed.
+
+    `init` returns copies of the parameters that the module has now, and leaves the generator alone; parameters that do
+    not require a gradient stay in the module as constants. The module runs in the mode (training or not) that it is in.
+    Its `forward` takes the inputs and, for batch norm by the support set's statistics, a keyword `context`.
+
+    Args:
+        module: Maps `n x ...` inputs to `n x ways` logits. It may not keep running averages: use GroupNorm, or batch
+            norm with `track_running_stats=False` (right to the second derivative and without `vmap`).
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: The module has no parameter to train, or a layer would change its own buffers in training.
+    """
+    for name, layer in module.named_modules():
+        if layer.training and getattr(layer, "running_mean", None) is not None:
+            raise ValueError(
+                f"{name or 'the module'} ({type(layer).__name__}) updates running averages, and a model has no state: "
+                "build it with track_running_stats=False, or freeze it with eval()"
+            )
+    if not any(value.requires_grad for value in module.parameters()):
+        raise ValueError("the module has no parameter that requires a gradient")
+    takes_context = "context" in inspect.signature(module.forward).parameters
+
+    def init(generator: torch.Generator) -> Params:
+        return {name: value.detach().clone() for name, value in module.named_parameters() if value.requires_grad}
+
+    def logits(params: Params, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        if context is None:
+            options = {}
+        elif takes_context:
+            options = {"context": context}
+        else:
+            raise ValueError(
+                f"{type(module).__name__}.forward takes no `context`, which batch_norm='support' needs: add the "
+                "keyword (the inputs whose statistics to use), or choose batch_norm='transductive'"
+            )
+        result: Tensor = torch.func.functional_call(module, params, (inputs,), options)
+        return result
+
+    return Model(init, logits)
+
+
+def _linear(name: str, inward: int, outward: int, generator: torch.Generator) -> Params:
+    return {
+        f"{name}.weight": _uniform((outward, inward), inward, generator),
+        f"{name}.bias": _uniform((outward,), inward, generator),
+    }
+
+
+def _uniform(shape: tuple[int, ...], fan_in: int, generator: torch.Generator) -> Tensor:
+    """Uniform within 1 / sqrt(fan-in): what torch's default `kaiming_uniform_(a=sqrt(5))` comes to."""
+    unit = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float32)
+    return (2 * unit - 1) / math.sqrt(fan_in)

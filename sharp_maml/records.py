@@ -1,0 +1,340 @@
+"""Results as data: one JSON record a run, which tables, figures and notebooks read and nothing else changes.
+
+A record says what was run (config, data, protocol), by what (commit, versions, device) and what came out (accuracies of
+every test episode, estimates, learning curve). Records are reviewed like code: the same record is always the same text.
+Read next: `estimates.py`, whose intervals are made from the accuracies; `reproductions/table1.py`, which reads records.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import numpy as np
+import torch
+
+from .checkpoint import write_atomically
+from .estimates import Estimate
+
+SCHEMA = 1
+PROTOCOL_KEYS = (
+    "ways",
+    "shots",
+    "queries",
+    "test_steps",
+    "batch_norm",
+    "split",
+    "episodes",
+    "evaluation_seed",
+    "selection",
+)
+"""What every protocol names: each of these choices can move MAML's number by more than the gaps in the table."""
+
+_LINE = 120
+
+
+class RecordError(ValueError):
+    """A record cannot be written or read. The message names the file, what was expected and what was found."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, from settings to accuracies.
+
+    Attributes:
+        name: Row of the table.
+        config: All settings: see `Config.to_dict`.
+        config_digest: Digest of the config.
+        provenance: What ran it: see `provenance`.
+        seed: Training seed.
+        dtype: Type of the floating-point numbers.
+        data_name: Name of the data set.
+        data_digest: Digest of its content.
+        protocol: What decides the episodes and how they are scored; at least `PROTOCOL_KEYS`, more is allowed.
+        episodes_digest: Digest of the test episodes: records are compared episode by episode only where it is equal.
+        accuracies: For each batch-norm mode the accuracy of each test episode, a fraction of ways * queries.
+        started: When the run started, ISO 8601 with its time zone.
+        seconds: How long it took.
+        peak_memory_bytes: Its largest memory.
+        metrics: Estimates by name.
+        selected_step: Meta-iterations of the checkpoint that was tested.
+        learning_curve: `step`, `loss`, `validation_accuracy` of each validation, in order; None where not finite.
+        schema: Version of this list of fields.
+
+    Raises:
+        RecordError: A field has the wrong type, the protocol leaves something out, or the accuracies do not fit it.
+    """
+
+    name: str
+    config: dict[str, Any]
+    config_digest: str
+    provenance: dict[str, Any]
+    seed: int
+    dtype: str
+    data_name: str
+    data_digest: str
+    protocol: dict[str, Any]
+    episodes_digest: str
+    accuracies: dict[str, list[float]]
+    started: str
+    seconds: float
+    peak_memory_bytes: int
+    metrics: dict[str, Estimate]
+    selected_step: int
+    learning_curve: list[dict[str, float | None]]
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        for name, kind in _kinds().items():
+            value, expected = getattr(self, name), (int, float) if kind is float else kind
+            if not isinstance(value, expected) or isinstance(value, bool):
+                raise RecordError(f"{name} must be of type {kind.__name__}, got {value!r}")
+        left_out = [key for key in PROTOCOL_KEYS if key not in self.protocol]
+        if left_out:
+            raise RecordError(f"protocol must name {', '.join(PROTOCOL_KEYS)}; it leaves out {', '.join(left_out)}")
+        for mode, accuracies in self.accuracies.items():
+            if len(accuracies) != self.protocol["episodes"]:
+                raise RecordError(
+                    f"accuracies[{mode!r}] must be one an episode, {self.protocol['episodes']}, got {len(accuracies)}"
+                )
+            encode_accuracies(accuracies, self._denominator())  # refuses what is no fraction of the queries
+
+    def to_dict(self) -> dict[str, Any]:
+        """Values for JSON, the schema first; what is not finite is None, accuracies are encoded."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values["accuracies"] = {
+            mode: encode_accuracies(accuracies, self._denominator()) for mode, accuracies in self.accuracies.items()
+        }
+        values["metrics"] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
+        return {"schema": values.pop("schema")} | {name: _finite(value) for name, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Record:
+        """The inverse of `to_dict`.
+
+        Raises:
+            RecordError: The schema is newer, a field is missing, unknown or of the wrong type.
+        """
+        if not isinstance(values, Mapping) or not isinstance(values.get("schema"), int):
+            raise RecordError("expected a record, a JSON object with a schema number")
+        if values["schema"] > SCHEMA:
+            raise RecordError(
+                f"expected schema {SCHEMA} or older, found {values['schema']}: it was written by a newer sharp_maml; "
+                "upgrade this one"
+            )
+        missing, unknown = _kinds().keys() - values.keys(), values.keys() - _kinds().keys()
+        if missing or unknown:
+            raise RecordError(
+                f"expected the fields of schema {SCHEMA}; missing: {', '.join(sorted(missing)) or 'none'}, "
+                f"unknown: {', '.join(sorted(unknown)) or 'none'}"
+            )
+        try:
+            accuracies = {mode: decode_accuracies(text) for mode, text in values["accuracies"].items()}
+            metrics = {name: Estimate.from_dict(estimate) for name, estimate in values["metrics"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"accuracies or metrics are not as they are written ({error!r})") from error
+        return cls(**{**values, "accuracies": accuracies, "metrics": metrics})
+
+    def _denominator(self) -> int:
+        ways, queries = self.protocol["ways"], self.protocol["queries"]
+        if not isinstance(ways, int) or not isinstance(queries, int):
+            raise RecordError(f"ways and queries of the protocol must be whole numbers, got {ways!r} and {queries!r}")
+        return ways * queries
+
+
+def write_record(path: str | Path, record: Record) -> None:
+    """Write a record as canonical JSON: fields in their order, other keys sorted, small containers on one line.
+
+    JSON has no infinity and no NaN: a missing bound of an estimate, and whatever else is not finite, is null.
+
+    Args:
+        path: The file; its directory is made if need be.
+        record: The record.
+
+    Raises:
+        RecordError: The file cannot be written (an earlier one is untouched), or the record holds what JSON cannot.
+    """
+    path = Path(path)
+    try:
+        lines = (_pretty(value, " ", f"{json.dumps(name)}: ") for name, value in record.to_dict().items())
+        write_atomically(path, ("{\n " + ",\n ".join(lines) + "\n}\n").encode())
+    except (OSError, TypeError, ValueError) as error:
+        raise RecordError(f"{path}: the record cannot be written ({error})") from error
+
+
+def read_records(where: str | Path | Iterable[str | Path], *, pattern: str = "**/*.json") -> list[Record]:
+    """Read every record of a directory, of one file, or of a list of either.
+
+    Args:
+        where: Directory, file, or several of them.
+        pattern: Which files of a directory are records; `**/record.json` for run directories, which also hold configs.
+
+    Returns:
+        The records, in the order of the paths given and sorted by path inside a directory; none for an empty one.
+
+    Raises:
+        RecordError: A path does not exist, or a file is not a record this version can read. The message names it.
+    """
+    paths = [where] if isinstance(where, (str, Path)) else list(where)
+    return [_read(path) for path in _files(map(Path, paths), pattern)]
+
+
+def encode_accuracies(accuracies: Sequence[float], denominator: int) -> str:
+    """Counts of correct answers as one short text: `[0.2, 0.4]` out of 75 is `"75: 15 30"`.
+
+    Args:
+        accuracies: Fractions k / denominator, in float32 or better; `n_episodes`.
+        denominator: Answers of an episode, ways * queries.
+
+    Returns:
+        The text; `decode_accuracies` is the inverse.
+
+    Raises:
+        RecordError: An accuracy is not such a fraction.
+    """
+    counts = []
+    for accuracy in accuracies:
+        count = round(accuracy * denominator) if math.isfinite(accuracy) else -1
+        # Far above the rounding of float32, far below the distance between two counts.
+        if not 0 <= count <= denominator or abs(count - accuracy * denominator) > 1e-3:
+            raise RecordError(f"an accuracy must be one of 0, 1/{denominator}, ..., 1, got {accuracy}")
+        counts.append(count)
+    return f"{denominator}: {' '.join(map(str, counts))}"
+
+
+def decode_accuracies(text: str) -> list[float]:
+    """The inverse of `encode_accuracies`.
+
+    Args:
+        text: Denominator and counts, `"75: 15 30"`.
+
+    Returns:
+        The accuracies.
+
+    Raises:
+        RecordError: The text has another form, or a count is above the denominator.
+    """
+    try:
+        head, counts = text.split(":")
+        denominator = int(head)
+        accuracies = [int(count) / denominator for count in counts.split()]
+    except (AttributeError, ValueError, ZeroDivisionError) as error:
+        raise RecordError(f"accuracies must be written as 'DENOMINATOR: COUNT COUNT ...', got {text!r:.80}") from error
+    if not all(0 <= accuracy <= 1 for accuracy in accuracies):
+        raise RecordError(f"a count must be between 0 and the denominator {denominator}, got {text!r:.80}")
+    return accuracies
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """What runs this: commit, versions, device. Names neither the machine nor the user.
+
+    Args:
+        device: The device of the run, as torch writes it.
+
+    Returns:
+        `commit` (None outside a git checkout) and `dirty` (whether the tree differs from it; a change under
+        `reproductions/records/` does not count, since writing a record must not spoil the next one), versions of
+        `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device` and `threads`.
+    """
+    commit, dirty = _commit()
+    try:
+        version: str | None = metadata.version("sharp-maml")
+    except metadata.PackageNotFoundError:
+        version = None
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "sharp_maml": version,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit(file: Path = Path(__file__)) -> tuple[str | None, bool | None]:
+    """Commit of the checkout that this code is part of, and whether the checkout differs from it."""
+
+    def git(*arguments: str) -> str | None:
+        # Only the file's own place decides, not an environment that git itself may have set, as in a hook.
+        placing = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+        environment = {name: value for name, value in os.environ.items() if name not in placing}
+        command = ["git", "--no-optional-locks", "-C", str(file.parent), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        except OSError:  # there is no git
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed package may lie inside a checkout of something else: only tracked code belongs to a commit.
+    if git("ls-files", "--error-unmatch", file.name) is None:
+        return None, None
+    status = git("status", "--porcelain", "--", ":(top)", ":(top,exclude)reproductions/records")
+    return git("rev-parse", "HEAD"), None if status is None else status != ""
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Name of the processor model."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+@cache
+def _kinds() -> dict[str, type]:
+    """Type of each field of a record: what `isinstance` understands of its annotation."""
+    return {name: get_origin(kind) or kind for name, kind in get_type_hints(Record).items()}
+
+
+def _files(paths: Iterable[Path], pattern: str) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(path.glob(pattern))
+        else:
+            yield path
+
+
+def _read(path: Path) -> Record:
+    try:
+        return Record.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RecordError(f"{path}: the record cannot be read ({error})") from error
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, or a RecordError without the file's name
+        kind = "" if isinstance(error, RecordError) else "expected a JSON record, found "
+        raise RecordError(f"{path}: {kind}{error}") from error
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _pretty(value: Any, indent: str, key: str = "") -> str:
+    """JSON with sorted keys after `key`; a container that fits on its line, with a comma, stays on it."""
+    flat = key + json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    if len(indent) + len(flat) < _LINE or not isinstance(value, (dict, list)):
+        return flat
+    inner = indent + " "
+    if isinstance(value, dict):
+        items = [_pretty(value[name], inner, f"{json.dumps(name, ensure_ascii=False)}: ") for name in sorted(value)]
+    else:
+        items = [_pretty(item, inner) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{key}{opening}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{closing}"

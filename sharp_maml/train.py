@@ -1,0 +1,473 @@
+"""The training loop: `python -m sharp_maml.train CONFIG.toml key=value ... [--directory DIR]`.
+
+A run directory holds `config.json`, `metrics.jsonl` and the checkpoints `last` and `best` (on the validation classes).
+A run that was cut off goes on from `last` when the same command is given again, on a CPU bit for bit as if nothing had
+happened; SIGINT and SIGTERM finish the step, save and exit. Read next: `evaluate.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+from typing import Protocol as Interface
+
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from . import distributed
+from .allocator import keep_freed_memory
+from .base import Episode, MetaGradient, NonFiniteError
+from .checkpoint import RunDirectoryLock, load_checkpoint, save_checkpoint
+from .config import Config
+from .data import Dataset, EpisodeStream, Protocol, open_dataset
+from .estimates import interval_over_episodes
+from .evaluate import correct_counts, to_device
+from .methods import build
+from .tree import norm
+
+METRICS_EVERY = 10
+"""Steps between two lines of `metrics.jsonl`; a line gives means over them."""
+
+log = logging.getLogger(__name__)
+
+
+class Interrupted(SystemExit):
+    """A signal ended the run after a finished step; its state is saved. The exit code is 128 + signal."""
+
+
+@dataclass
+class State:
+    """All that a run needs to go on, beside parameters, optimizer and random numbers.
+
+    step: meta-iterations done. started: when the run began (UTC). seconds: spent in all. curve: a point a validation, with
+    the mean training loss since the last one (its sum and count so far are loss_sum, loss_count). best_step,
+    best_accuracy: where the validation accuracy was best. peak_memory_bytes: largest resident set (or device memory).
+    interruptions: how often the run was taken up again.
+    """
+
+    step: int = 0
+    started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    seconds: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    best_step: int = 0
+    best_accuracy: float = -1.0
+    peak_memory_bytes: int = 0
+    interruptions: int = 0
+
+
+def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: bool = False) -> State:
+    """Train, or go on training, until `config.iterations` steps are done.
+
+    theta <- optimizer(theta, meta-gradient); every `validate_every` steps and at the end the accuracy on
+    `validation_episodes` episodes of the validation classes, whose best step is kept as `best`.
+
+    Args:
+        config: The configuration.
+        dataset: Images of `config.image_size` pixels.
+        directory: The run directory; made if missing.
+        show_progress: A progress bar on a terminal; otherwise plain log lines.
+
+    Returns:
+        The state at the end.
+
+    Raises:
+        ValueError: The data do not fit the configuration, or the directory holds a run of another one.
+        NonFiniteError: A loss or gradient is not finite; `last` holds the parameters before that step.
+        Interrupted: SIGINT or SIGTERM came; the state is saved.
+    """
+    if dataset.size != config.image_size:
+        raise ValueError(f"image_size is {config.image_size}, but {dataset.name} has {dataset.size} pixels")
+    ranks = distributed.start(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    keep_freed_memory()
+    directory.mkdir(parents=True, exist_ok=True)
+    with RunDirectoryLock(directory) if ranks.rank == 0 else _Nothing(), _signals() as stopped_by:
+        run = _Run(config, dataset, directory, ranks)
+        if run.state.step >= config.iterations:
+            return run.state
+        with run.episodes() as stream, _Report(run, show_progress and ranks.rank == 0) as report:
+            for episodes in stream:
+                began = time.perf_counter()
+                result = run.step(episodes)
+                report.step(result, time.perf_counter() - began)
+                signum = run.agree(stopped_by)
+                done = run.state.step == config.iterations
+                if run.state.step % config.validate_every == 0 or done:
+                    report.validation(run.validate(report.validation_episode))
+                if run.state.step % config.checkpoint_every == 0 or done or signum:
+                    run.save("last")
+                if signum and not done:
+                    log.info("signal %d: saved step %d in %s", signum, run.state.step, directory)
+                    raise Interrupted(128 + signum)
+        return run.state
+
+
+class _Run:
+    """Parameters, optimizer and state, on disk and in memory."""
+
+    def __init__(self, config: Config, dataset: Dataset, directory: Path, ranks: distributed.Ranks) -> None:
+        self.config, self.dataset, self.directory, self.ranks = config, dataset, directory, ranks
+        experiment = build(config, channels=dataset.channels, mean_over_ranks=distributed.mean_over_ranks)
+        self.method = experiment.method
+        self.params = {name: value.requires_grad_() for name, value in experiment.init(config.seed).items()}
+        kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer]
+        self.optimizer = kind(self.params.values(), lr=config.beta_up)
+        self.state = State()
+        torch.manual_seed(config.seed)
+        self.clock = time.perf_counter()
+        if (directory / "last.safetensors").exists():
+            self._load()
+        elif ranks.rank == 0:
+            (directory / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+            (directory / "metrics.jsonl").write_text("")
+
+    def episodes(self) -> EpisodeStream:
+        return EpisodeStream(
+            self.dataset,
+            "train",
+            Protocol(self.config.ways, self.config.shots, self.config.queries),
+            seed=self.config.seed,
+            meta_batch=self.config.meta_batch,
+            start=self.state.step,
+            stop=self.config.iterations,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            dtype=getattr(torch, self.config.dtype),
+        )
+
+    def gradient(self, episodes: Sequence[Episode]) -> MetaGradient:
+        params = {name: value.detach() for name, value in self.params.items()}
+        return self.method.gradient(params, [to_device(drawn, self.config.device) for drawn in episodes])
+
+    def step(self, episodes: Sequence[Episode]) -> dict[str, float]:
+        """One meta-iteration. Returns losses and the gradient's norm; a number that is not finite stops the run."""
+        result = self.gradient(episodes)
+        loss, loss_ascent, size = torch.stack([result.loss, result.loss_ascent, norm(result.grad)]).tolist()
+        if not math.isfinite(loss + loss_ascent + size):
+            self._stop_at_non_finite(episodes, loss, loss_ascent, size)
+        for name, value in self.params.items():
+            value.grad = result.grad[name]
+        self.optimizer.step()
+        self.state.step += 1
+        self.state.loss_sum += loss
+        self.state.loss_count += 1
+        return {"loss": loss, "loss_ascent": loss_ascent, "grad_norm": size}
+
+    def _stop_at_non_finite(self, episodes: Sequence[Episode], *seen: float) -> None:
+        """Replay the episodes one at a time to name the first that is not finite, save what is good, and raise."""
+        alone = build(self.config, channels=self.dataset.channels).method
+        params = {name: value.detach() for name, value in self.params.items()}
+        first = self.state.step * self.config.meta_batch + self.ranks.rank * len(episodes)
+        culprit = "none of this process's episodes alone"
+        for offset, drawn in enumerate(episodes):
+            result = alone.gradient(params, [to_device(drawn, self.config.device)])
+            if not math.isfinite(float(result.loss + result.loss_ascent + norm(result.grad))):
+                culprit = f"episode {first + offset}"
+                break
+        self.save("last")
+        raise NonFiniteError(
+            f"step {self.state.step}: the loss or gradient is not finite ({culprit}); loss {seen[0]:g}, loss at the "
+            f"upper ascent point {seen[1]:g}, gradient norm {seen[2]:g}, parameter norm {float(norm(params)):g}. The "
+            f"last good checkpoint is {self.directory / 'last.safetensors'}. Look for NaN in the data, or use smaller "
+            "step sizes beta_low and beta_up or smaller radii."
+        )
+
+    def validate(self, on_episode: Callable[[int], object]) -> float:
+        """Accuracy on the validation classes; the best so far is saved as `best`. Rank 0 alone does it."""
+        if self.ranks.rank != 0:
+            return math.nan
+        counts = correct_counts(
+            self.method,
+            {name: value.detach() for name, value in self.params.items()},
+            self.dataset,
+            "validation",
+            self.config,
+            episodes=self.config.validation_episodes,
+            on_episode=on_episode,
+        )
+        accuracy = interval_over_episodes(counts / (self.config.ways * self.config.queries))
+        self.state.curve.append(
+            {
+                "step": self.state.step,
+                "loss": self.state.loss_sum / self.state.loss_count,
+                "validation_accuracy": accuracy.mean,
+                "low": accuracy.low,
+                "high": accuracy.high,
+            }
+        )
+        self.state.loss_sum, self.state.loss_count = 0.0, 0
+        if accuracy.mean > self.state.best_accuracy:
+            self.state.best_step, self.state.best_accuracy = self.state.step, accuracy.mean
+            self.save("best")
+        return accuracy.mean
+
+    def agree(self, stopped_by: list[int]) -> int:
+        """The signal that any rank received, 0 for none: all ranks must stop after the same step."""
+        signum = stopped_by[0] if stopped_by else 0
+        flag = torch.tensor([float(signum)], device=self.config.device)
+        anywhere = distributed.mean_over_ranks({"signal": flag})["signal"].item() > 0
+        return (signum or signal.SIGTERM) if anywhere else 0
+
+    def save(self, name: str) -> None:
+        """Write a checkpoint, atomically; rank 0 alone does it."""
+        if self.ranks.rank != 0:
+            return
+        now = time.perf_counter()
+        self.state.seconds += now - self.clock
+        self.clock = now
+        self.state.peak_memory_bytes = max(self.state.peak_memory_bytes, peak_memory(self.config.device))
+        tensors: dict[str, Tensor] = {f"params/{key}": value.detach() for key, value in self.params.items()}
+        for key, value in self.params.items():
+            tensors |= {f"optimizer/{kind}/{key}": moment for kind, moment in self.optimizer.state[value].items()
+                        if isinstance(moment, Tensor)}  # fmt: skip
+        tensors["rng/torch"] = torch.get_rng_state()
+        metadata: dict[str, Any] = {
+            "config": self.config.to_dict(),
+            "config_digest": self.config.digest,
+            "data": {
+                "name": self.dataset.name,
+                "digest": self.dataset.digest,
+                "channels": self.dataset.channels,
+            },
+            "progress": asdict(self.state),
+        }
+        save_checkpoint(self.directory / f"{name}.safetensors", tensors=tensors, metadata=metadata)
+
+    def _load(self) -> None:
+        saved = load_checkpoint(self.directory / "last.safetensors", config_digest=self.config.digest)
+        found = saved.metadata["data"]
+        if found["digest"] != self.dataset.digest:
+            raise ValueError(
+                f"{self.directory} was trained on other data ({found['name']}, digest {found['digest'][:12]}) than given "
+                f"({self.dataset.name}, digest {self.dataset.digest[:12]}): give the same data or another directory"
+            )
+        with torch.no_grad():
+            for key, value in self.params.items():
+                value.copy_(saved.tensors[f"params/{key}"])
+        for key, value in self.params.items():
+            self.optimizer.state[value] = {
+                name.split("/")[1]: moment.to(value.device if moment.dim() else "cpu")
+                for name, moment in saved.tensors.items()
+                if name.startswith("optimizer/") and name.split("/", 2)[2] == key
+            }
+        torch.set_rng_state(saved.tensors["rng/torch"])
+        self.state = State(**saved.metadata["progress"])
+        if self.state.step < self.config.iterations:
+            self.state.interruptions += 1
+        if self.ranks.rank == 0:
+            metrics = self.directory / "metrics.jsonl"
+            lines = metrics.read_text().splitlines() if metrics.exists() else []
+            kept = [line for line in lines if _step_of(line) <= self.state.step]
+            metrics.write_text("".join(line + "\n" for line in kept))
+
+
+class _Report:
+    """What the user sees: the estimate, a progress bar or log lines, `metrics.jsonl`, and TensorBoard if installed."""
+
+    def __init__(self, run: _Run, on_terminal: bool) -> None:
+        self.run = run
+        self.recent: list[dict[str, float]] = []
+        self.accuracy = run.state.curve[-1]["validation_accuracy"] if run.state.curve else math.nan
+        self.spoke = time.monotonic()
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            disable=not (on_terminal and sys.stderr.isatty()),
+            transient=True,
+        )
+        self.task = self.bar.add_task(
+            run.config.variant, total=run.config.iterations, completed=run.state.step, status=""
+        )
+
+    def __enter__(self) -> Self:
+        if self.run.ranks.rank == 0:
+            self._estimate()
+            self.metrics = (self.run.directory / "metrics.jsonl").open("a", buffering=1)
+            self.board = _tensorboard(self.run.directory)
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+        if self.run.ranks.rank == 0:
+            self.metrics.close()
+            if self.board is not None:
+                self.board.close()
+            path = self.run.directory
+            log.info("step %d of %d, %s", self.run.state.step, self.run.config.iterations, path)
+
+    def _estimate(self) -> None:
+        """Time one meta-gradient (after a warm-up; nothing is updated) and say what the run will cost."""
+        config, run = self.run.config, self.run
+        if run.ranks.world_size > 1:
+            return
+        with run.episodes() as stream:
+            episodes = next(stream)
+        run.gradient(episodes)
+        began = time.perf_counter()
+        run.gradient(episodes)
+        each = time.perf_counter() - began
+        left = config.iterations - run.state.step
+        log.info(
+            "%s on %s: %d of %d iterations to go, about %s at %.3f s each (validation not counted), %.2f GiB of memory",
+            config.variant,
+            run.dataset.name,
+            left,
+            config.iterations,
+            _duration(left * each),
+            each,
+            peak_memory(config.device) / 2**30,
+        )
+
+    def step(self, result: dict[str, float], seconds: float) -> None:
+        if self.run.ranks.rank != 0:
+            return
+        self.recent.append({**result, "seconds": seconds})
+        step, last = self.run.state.step, self.run.config.iterations
+        status = f"loss {result['loss']:.3f}  validation {100 * self.accuracy:.1f}%  {seconds:.2f} s/it"
+        self.bar.update(self.task, completed=step, status=status)
+        if step % METRICS_EVERY == 0 or step == last:
+            means = {key: sum(line[key] for line in self.recent) / len(self.recent) for key in self.recent[0]}
+            self.recent.clear()
+            self._write({"step": step, **means})
+            if self.bar.disable and time.monotonic() - self.spoke > 30:
+                self.spoke = time.monotonic()
+                left = _duration((last - step) * means["seconds"])
+                log.info(
+                    "step %d of %d: loss %.3f, %.3f s/it, %s left", step, last, means["loss"], means["seconds"], left
+                )
+
+    def validation_episode(self, index: int) -> None:
+        self.bar.update(self.task, status=f"validation episode {index + 1} of {self.run.config.validation_episodes}")
+
+    def validation(self, accuracy: float) -> None:
+        if self.run.ranks.rank != 0:
+            return
+        self.accuracy = accuracy
+        point = self.run.state.curve[-1]
+        self._write({"step": self.run.state.step, "validation_accuracy": accuracy})
+        log.info(
+            "step %d: validation accuracy %.2f%% [%.2f, %.2f]",
+            self.run.state.step, 100 * accuracy, 100 * point["low"], 100 * point["high"],
+        )  # fmt: skip
+
+    def _write(self, line: dict[str, float]) -> None:
+        self.metrics.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for key, value in line.items():
+                if key != "step":
+                    self.board.add_scalar(key, value, int(line["step"]))
+
+
+class _Board(Interface):
+    def add_scalar(self, tag: str, value: float, step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def _tensorboard(directory: Path) -> _Board | None:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # the extra `tracking` is not installed
+        return None
+    return SummaryWriter(str(directory / "tensorboard"))  # type: ignore[no-any-return, no-untyped-call]
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        received.append(signum)
+        signal.signal(signum, before[signum])
+
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            before[signum] = signal.signal(signum, receive)
+    except ValueError:  # not the main thread, where Python delivers no signals
+        pass
+    try:
+        yield received
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+def peak_memory(device: str) -> int:
+    """Largest resident set of this process so far, or largest memory held on the device, in bytes."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; infinite for a line that was cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _duration(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see `--help`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sharp_maml.train",
+        description="Train MAML, Sharp-MAML or Matching Networks. The same command goes on where a run was cut off.",
+    )
+    parser.add_argument("config", type=Path, help="a TOML file of settings; see sharp_maml/config.py")
+    parser.add_argument("overrides", nargs="*", help="key=value settings that replace those of the file")
+    parser.add_argument("--directory", type=Path, help="run directory; default: results/runs/<config>/seed<k>")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR, format="%(message)s"
+    )
+    try:
+        config = Config.from_toml(options.config, options.overrides)
+        if not config.data:
+            raise ValueError("data is not set: name a directory with data=DIR")
+        directory = options.directory or Path("results/runs") / options.config.stem / f"seed{config.seed}"
+        train(config, open_dataset(config.data, size=config.image_size), directory, show_progress=True)
+    except (ValueError, OSError, NonFiniteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        distributed.stop()
+    print(f"evaluate with: python -m sharp_maml.evaluate {directory / 'best.safetensors'} {config.data}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
