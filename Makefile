@@ -6,10 +6,10 @@ TABLE ?= table1
 JOBS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
-OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ROWS),--rows $(ROWS))
+OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ROWS),--rows $(ROWS)) $(if $(DEVICE),--device $(DEVICE))
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 readme test lint unit slow coverage bench clean
+.PHONY: help reproduce-table1 records readme test lint unit slow coverage bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -21,8 +21,14 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce-table1: $(VENV)/installed  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation JOBS=n
+reproduce-table1: $(VENV)/installed  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation|radii JOBS=n DEVICE=cuda
 	$(RUN) -m reproductions.table1 --tier $(TIER) --table $(TABLE) --jobs $(JOBS) $(OPTIONS)
+
+records:  ## copy the records of TIER=... from results/ to the tracked ones
+	@mkdir -p reproductions/records/$(TIER)
+	@for file in results/$(TIER)/*/seed*/record.json; do \
+	  seed=$$(dirname $$file); row=$$(dirname $$seed); \
+	  cp -v $$file reproductions/records/$(TIER)/$$(basename $$row)-$$(basename $$seed).json; done
 
 readme: $(VENV)/installed  ## the README's table, from the tracked records
 	$(RUN) -m reproductions.table1 --tier $(TIER) --tracked --readme

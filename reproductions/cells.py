@@ -1,8 +1,8 @@
 """Training the cells that are missing: one process a cell, as many at a time as asked, each resumable.
 
 A cell's directory below `results/` holds the run (see `sharp_maml.train`), its `log.txt` and, once evaluated,
-`record.json`. `python -m reproductions.cells TIER ROW SEED DATA RESULTS` runs one cell; `run_missing` starts these
-processes and watches them.
+`record.json`. `python -m reproductions.cells DATA RESULTS TABLE ROW TIER SEED DEVICE` runs one cell; `run_here` starts
+such processes and watches them, `run_on_cluster` hands them to a scheduler.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from reproductions.specification import Cell, load
-from sharp_maml import Dataset, load_checkpoint, open_dataset, write_record
+from reproductions.specification import Cell
+from sharp_maml import Dataset, load_checkpoint, open_dataset, read_records, write_record
 from sharp_maml.evaluate import evaluate
 from sharp_maml.train import train
 
@@ -32,19 +32,34 @@ def run(cell: Cell, dataset: Dataset, results: Path) -> None:
     """Train a cell (or go on), judge its best checkpoint on the test episodes in both modes, write its record."""
     directory = cell.directory(results)
     train(cell.config, dataset, directory)
-    logging.info("evaluating %d test episodes in two batch norm modes", cell.tier.episodes)
+    logging.info("evaluating %d %s episodes in two batch norm modes", cell.tier.episodes, cell.table.split)
     checkpoint = load_checkpoint(directory / "best.safetensors", config_digest=cell.config.digest)
     write_record(
-        directory / "record.json", evaluate(checkpoint, dataset, name=cell.row.name, episodes=cell.tier.episodes)
+        directory / "record.json",
+        evaluate(checkpoint, dataset, name=cell.row.name, split=cell.table.split, episodes=cell.tier.episodes),
     )
 
 
 def missing(cells: Sequence[Cell], results: Path) -> list[Cell]:
-    """The cells without a record."""
-    return [cell for cell in cells if not (cell.directory(results) / "record.json").exists()]
+    """The cells without a record.
+
+    Raises:
+        ValueError: A cell has a record of other settings than those of today: `table1.toml` was changed in between.
+    """
+    without = []
+    for cell in cells:
+        path = cell.directory(results) / "record.json"
+        if not path.exists():
+            without.append(cell)
+        elif read_records(path)[0].config_digest != cell.config.digest:
+            raise ValueError(
+                f"{path.parent} was made with other settings than {cell.row.name} has now on tier {cell.tier.name}: "
+                "delete the directory to run it again, or choose another --results"
+            )
+    return without
 
 
-def run_missing(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, console: Console) -> None:
+def run_here(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, console: Console) -> None:
     """Run cells in processes of their own and show how far they are.
 
     Args:
@@ -58,7 +73,8 @@ def run_missing(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, 
         RuntimeError: A cell failed; the message has the end of its log. The others are stopped and can go on later.
         KeyboardInterrupt: The user stopped; all cells have saved their state.
     """
-    waiting, running = list(cells), dict[Cell, tuple[subprocess.Popen[bytes], TaskID]]()
+    waiting: list[Cell] = list(cells)
+    running: list[tuple[Cell, subprocess.Popen[bytes], TaskID]] = []
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[status]}"), console=console, disable=not console.is_terminal,
@@ -69,14 +85,15 @@ def run_missing(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, 
                 while waiting and len(running) < jobs:
                     cell = waiting.pop(0)
                     task = bar.add_task(f"{cell.row.name}, seed {cell.seed}", total=cell.config.iterations, status="")
-                    running[cell] = (_start(cell, data, results), task)
+                    running.append((cell, _start(cell, data, results), task))
                 time.sleep(POLL_SECONDS)
-                for cell, (process, task) in list(running.items()):
+                for entry in list(running):
+                    cell, process, task = entry
                     step, status = _progress(cell.directory(results))
                     bar.update(task, completed=step, status=status)
                     if process.poll() is None:
                         continue
-                    del running[cell]
+                    running.remove(entry)
                     if process.returncode:
                         raise RuntimeError(_failure(cell, process.returncode, results))
                     bar.update(task, completed=cell.config.iterations, status="done")
@@ -85,19 +102,50 @@ def run_missing(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, 
                             f"{cell.row.name}, seed {cell.seed}: done, {len(waiting) + len(running)} cells left"
                         )
         finally:
-            for process, _ in running.values():
+            for _, process, _ in running:
                 process.send_signal(signal.SIGTERM)  # the trainer finishes its step and saves
-            for process, _ in running.values():
+            for _, process, _ in running:
                 process.wait()
+
+
+def run_on_cluster(
+    cells: Sequence[Cell], data: Path, results: Path, *, cluster: str, options: Mapping[str, object], console: Console
+) -> None:
+    """Hand the cells to a scheduler through submitit, one job a cell, and wait for them.
+
+    Args:
+        cells: What to run.
+        data: The data; like `results` on a file system that the jobs share.
+        results: Where run directories lie; the jobs' own logs go to `cluster/` there.
+        cluster: `slurm`, or `local` for processes on this machine.
+        options: Parameters of submitit's executor, such as `timeout_min`, `gpus_per_node` or `slurm_partition`.
+        console: Where job numbers are shown.
+
+    Raises:
+        RuntimeError: submitit is not installed, or a job failed. Cells that were cut off go on in the next call.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise RuntimeError("--cluster needs submitit: pip install 'sharp-maml[cluster]'") from error
+    executor = submitit.AutoExecutor(folder=results / "cluster", cluster=cluster)
+    executor.update_parameters(name="sharp-maml", **options)
+    words = [[str(data.resolve()), str(results.resolve()), *cell.words] for cell in cells]
+    jobs = [executor.submit(main, each) for each in words]
+    for cell, job in zip(cells, jobs, strict=True):
+        console.print(f"{cell.row.name}, seed {cell.seed}: job {job.job_id}, log {job.paths.stderr}")
+    for cell, job in zip(cells, jobs, strict=True):
+        if (failure := job.exception()) is not None:
+            raise RuntimeError(f"{cell.row.name}, seed {cell.seed}: job {job.job_id} failed: {failure}")
 
 
 def _start(cell: Cell, data: Path, results: Path) -> subprocess.Popen[bytes]:
     directory = cell.directory(results)
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "reproductions.cells", cell.tier.name, cell.row.name, str(cell.seed)]
+    command = [sys.executable, "-m", "reproductions.cells", str(data), str(results), *cell.words]
     environment = {**os.environ, "OMP_NUM_THREADS": str(cell.config.threads)} if cell.config.threads else None
     with (directory / "log.txt").open("ab") as log:
-        return subprocess.Popen([*command, str(data), str(results)], stdout=log, stderr=log, env=environment)
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
 
 
 def _progress(directory: Path) -> tuple[int, str]:
@@ -121,12 +169,10 @@ def _failure(cell: Cell, code: int, results: Path) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one cell; called by `run_missing`."""
-    tier, row, seed, data, results = arguments
+    """Run one cell, in a process that `run_here` or a scheduler started."""
+    data, results, *words = arguments
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    tables, tiers = load()
-    rows = {each.name: each for table in tables.values() for each in table.rows}
-    cell = Cell(rows[row], tiers[tier], int(seed))
+    cell = Cell.from_words(*words)
     run(cell, open_dataset(data, size=cell.config.image_size), Path(results))
 
 

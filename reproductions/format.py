@@ -12,6 +12,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import seaborn as sns
+from rich.markup import escape
 from rich.table import Table as TerminalTable
 
 from sharp_maml import Estimate
@@ -89,7 +90,7 @@ def terminal(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[s
     for index, text in enumerate(_header(baseline)):
         table.add_column(text, justify="left" if index in (0, 7) else "right")
     for line in lines:
-        table.add_row(*line.cells())
+        table.add_row(*map(escape, line.cells()))
     return table
 
 

@@ -8,33 +8,45 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharp_maml import Config
+from sharp_maml import ADAPTATION, Config
 
 HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row: its label, what the source prints (per cent; None where it prints nothing), and its own settings."""
+    """A row of a table.
+
+    label: what the table calls it. source: what the source prints for it, in per cent, if anything; `quoted` if the
+    source took that from elsewhere. settings: its own. like: the row whose settings in a tier (its radii) it shares.
+    """
 
     name: str
     label: str
-    settings: Mapping[str, Any]
     source: float | None = None
     quoted: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    like: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, and the one that the others are compared with."""
+    """Rows, and the one that the others are compared with.
 
+    split: classes that the accuracies are measured on. first_seed: training seeds are first_seed, first_seed + 1, ...;
+    what is chosen on a table must not share seeds with the table that reports it.
+    """
+
+    name: str
     title: str
     baseline: Row
     rows: tuple[Row, ...]
+    split: str = "test"
+    first_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,17 +71,35 @@ class Tier:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row, one seed."""
+    """One row, one seed, on a device."""
 
+    table: Table
     row: Row
     tier: Tier
     seed: int
+    device: str = "cpu"
 
     @property
     def config(self) -> Config:
-        """Settings of the tier, then of the row, then of the row in the tier."""
-        own = {**self.row.settings, **self.tier.rows.get(self.row.name, {})}
-        return Config.from_mapping({**self.tier.settings, **own, "seed": self.seed})
+        """Settings of the tier, of the row that this is like in the tier, of the row, of the row in the tier."""
+        in_tier = self.tier.rows
+        own = {**in_tier.get(self.row.like, {}), **self.row.settings, **in_tier.get(self.row.name, {})}
+        shared = self.tier.settings
+        if own.get("method", "sharp-maml") != "sharp-maml":
+            shared = {name: value for name, value in shared.items() if name not in ADAPTATION}
+        return Config.from_mapping({**shared, **own, "seed": self.seed, "device": self.device})
+
+    @property
+    def words(self) -> list[str]:
+        """What names the cell on a command line; `from_words` is the inverse."""
+        return [self.table.name, self.row.name, self.tier.name, str(self.seed), self.device]
+
+    @classmethod
+    def from_words(cls, table: str, row: str, tier: str, seed: str, device: str) -> Cell:
+        """The cell that words name."""
+        tables, tiers = load()
+        rows = {each.name: each for each in tables[table].rows}
+        return cls(tables[table], rows[row], tiers[tier], int(seed), device)
 
     def directory(self, results: Path) -> Path:
         """The run directory."""
@@ -92,7 +122,14 @@ def load(path: Path = HERE / "table1.toml") -> tuple[dict[str, Table], dict[str,
     try:
         rows = {name: Row(name=name, **entries) for name, entries in text["rows"].items()}
         tables = {
-            name: Table(entries["title"], rows[entries["baseline"]], tuple(rows[row] for row in entries["rows"]))
+            name: Table(
+                **{
+                    **entries,
+                    "name": name,
+                    "baseline": rows[entries["baseline"]],
+                    "rows": tuple(rows[row] for row in entries["rows"]),
+                }
+            )
             for name, entries in text["tables"].items()
         }
         tiers = {name: Tier(name=name, **{"rows": {}, **entries}) for name, entries in text["tiers"].items()}

@@ -2,7 +2,8 @@
 
 Trains the cells that `results/` lacks, then builds the table from records alone and prints it with intervals and
 verdicts; the same table is written as markdown, LaTeX and a figure. `--tracked` builds it from `reproductions/records/`
-instead and trains nothing; `--readme` puts that table into the README. Read next: `specification.py`, `cells.py`, `format.py`.
+instead and trains nothing; `--readme` puts that table into the README. Read next: `specification.py`, `cells.py`,
+`format.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +21,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from reproductions import format as forms
-from reproductions.cells import missing, run_missing
+from reproductions.cells import missing, run_here, run_on_cluster
 from reproductions.specification import HERE, Cell, Row, Table, Tier, load
 from sharp_maml import (
     Config,
     Estimate,
+    Protocol,
     Record,
     RunDirectoryLock,
     build,
     decide_against,
+    episode,
     interval_over_episodes,
     interval_over_seeds,
     open_dataset,
@@ -35,7 +39,7 @@ from sharp_maml import (
     provenance,
     read_records,
 )
-from synthetic import images
+from synthetic import write_images
 
 TRACKED = HERE / "records"
 README = HERE.parent / "README.md"
@@ -182,28 +186,31 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         else ""
     )
     radii = sorted({(c.variant, c.alpha_low, c.alpha_up) for c in adapting if c.variant != "maml"})
+    first, budget = records[0], f"{one.meta_batch} episodes a meta-iteration, {one.iterations:,} meta-iterations"
+    commits = ", ".join(sorted({str(record.provenance["commit"])[:10] for record in records}))
+    machines = ", ".join(sorted({str(record.provenance["device"]) for record in records}))
+    threads = ", ".join(sorted({str(record.provenance["threads"]) for record in records}))
+    hours = sum(record.seconds for record in records) / 3600
     lines = [
-        f"Data: {tier.label} ({records[0].data_name}, digest {records[0].data_digest[:12]}), {one.image_size} pixels.",
-        f"Budget: conv4 with {one.filters} filters, {inner}{one.meta_batch} episodes a meta-iteration, "
-        f"{one.iterations:,} meta-iterations, outer step {one.beta_up:g} ({one.optimizer}).",
+        f"Data: {tier.label} ({first.data_name}, digest {first.data_digest[:12]}), {one.image_size} pixels.",
+        f"Budget: conv4 with {one.filters} filters, {inner}{budget}, {one.optimizer} with step {one.beta_up:g}.",
         "Radii: " + "; ".join(f"{name} {low:g} (low), {up:g} (up)" for name, low, up in radii) + "." if radii else "",
-        f"Test: {records[0].protocol['episodes']:,} fixed episodes of {one.ways} ways, {one.shots} shot(s), {one.queries} "
-        "queries a class; ± is the conventional 95% interval over episodes. Checkpoints are the best on validation classes.",
-        "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over seeds; "
-        f"the verdict compares it with the source's (a single run, taken as ± {SOURCE_RESOLUTION} points).",
-        f"Code: commit {', '.join(sorted({str(r.provenance['commit'])[:10] for r in records}))}; "
-        f"{', '.join(sorted({str(r.provenance['device']) for r in records}))}; "
-        f"{sum(r.seconds for r in records) / 3600:.2f} hours of training in all.",
+        f"Judged on {first.protocol['episodes']:,} fixed {table.split} episodes of {one.ways} ways, {one.shots} shot(s) "
+        f"and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are the best "
+        "on the validation classes.",
+        "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over "
+        f"seeds; the verdict compares it with the source's (single runs, taken as ± {SOURCE_RESOLUTION} points).",
+        f"Code: commit {commits}; {machines}, {threads} thread(s) a run; {hours:.2f} hours of training in all.",
     ]
     if any(record.provenance["dirty"] for record in records):
         lines.append("DIRTY: some records were made with uncommitted changes; nobody could make them again.")
     return [line for line in lines if line]
 
 
-def tracked_records(tier: str, rows: Iterable[Row]) -> list[Record]:
-    """The records of a tier that the repository tracks."""
-    files = [path for row in rows for path in sorted((TRACKED / tier).glob(f"{row.name}-seed*.json"))]
-    return read_records(files)
+def tracked_records(table: Table, tier: Tier) -> list[Record]:
+    """The records of a table on a tier that the repository tracks."""
+    files = [path for row in table.rows for path in sorted((TRACKED / tier.name).glob(f"{row.name}-seed*.json"))]
+    return [record for record in read_records(files) if record.protocol["split"] == table.split]
 
 
 def write_forms(
@@ -234,8 +241,8 @@ def prepare_data(tier: Tier, data: Path | None, results: Path) -> Path:
     if tier.data != "synthetic":
         if data is None:
             raise TableError(
-                f"tier {tier.name} needs {tier.data}: name its directory with --data DIR (make ... DATA=DIR). The forms "
-                "that are read are listed in sharp_maml/data/folders.py; nothing is downloaded"
+                f"tier {tier.name} needs {tier.data}: name its directory with --data DIR (make ... DATA=DIR). The "
+                "forms that are read are listed in sharp_maml/data/folders.py; nothing is downloaded"
             )
         return data
     if data is not None:
@@ -243,7 +250,7 @@ def prepare_data(tier: Tier, data: Path | None, results: Path) -> Path:
     size = Config.from_mapping(tier.settings).image_size
     directory = results / "data" / f"synthetic-images-{size}-{tier.images_a_class}"
     if not directory.exists():
-        images.write(directory, size=size, per_class=tier.images_a_class)
+        write_images(directory, size=size, per_class=tier.images_a_class)
     return directory
 
 
@@ -255,8 +262,6 @@ def estimate(cells: Sequence[Cell], data: Path, jobs: int) -> str:
             continue
         config = cell.config
         dataset = open_dataset(data, size=config.image_size)
-        from sharp_maml import Protocol, episode  # the sampler
-
         protocol = Protocol(config.ways, config.shots, config.queries)
         drawn = [episode(dataset, "train", protocol, seed=config.seed, index=i) for i in range(config.meta_batch)]
         experiment = build(config, channels=dataset.channels)
@@ -279,6 +284,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help="training seeds 0 ... N-1; default: the tier's")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="train and show these rows of the table only")
     parser.add_argument("--jobs", type=int, default=2, help="cells that are trained at a time; default: 2")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER; default: cpu")
+    parser.add_argument("--cluster", help="hand the cells to a scheduler: slurm, or local (needs the extra `cluster`)")
+    parser.add_argument(
+        "--cluster-options", nargs="+", default=[], metavar="KEY=VALUE", help="such as timeout_min=600 gpus_per_node=1"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
     parser.add_argument("--tracked", action="store_true", help="build from reproductions/records, train nothing")
     parser.add_argument("--readme", action="store_true", help="with --tracked: put the table into README.md")
@@ -294,10 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if unknown:
                 raise TableError(f"unknown rows {unknown}; {options.table} has {[row.name for row in table.rows]}")
             table = replace(table, rows=tuple(row for row in table.rows if row.name in options.rows))
-        if options.tracked:
-            records = tracked_records(tier.name, table.rows)
-        else:
-            records = _train(table, tier, options, console)
+        records = tracked_records(table, tier) if options.tracked else _train(table, tier, options, console)
         check(records, table.rows, allow_dirty=options.allow_dirty)
         lines = build_lines(table, tier, records)
         title = f"{table.title} ({tier.name} tier)"
@@ -327,21 +334,34 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
             "the working tree has uncommitted changes, and records must say which code made them: commit or stash them, "
             "or pass --allow-dirty (the table will then say so)"
         )
-    seeds = range(options.seeds or tier.seeds)
-    cells = [Cell(row, tier, seed) for seed in seeds for row in table.rows]
+    seeds = range(table.first_seed, table.first_seed + (options.seeds or tier.seeds))
+    cells = [Cell(table, row, tier, seed, options.device) for seed in seeds for row in table.rows]
     (options.results / tier.name).mkdir(parents=True, exist_ok=True)
     with RunDirectoryLock(options.results / tier.name):
         to_run = missing(cells, options.results)
         if to_run:
             data = prepare_data(tier, options.data, options.results)
             console.print(estimate(to_run, data, options.jobs))
-            run_missing(to_run, data, options.results, jobs=options.jobs, console=console)
+            if options.cluster:
+                own = dict(map(_option, options.cluster_options))
+                run_on_cluster(to_run, data, options.results, cluster=options.cluster, options=own, console=console)
+            else:
+                run_here(to_run, data, options.results, jobs=options.jobs, console=console)
     return read_records([cell.directory(options.results) / "record.json" for cell in cells])
+
+
+def _option(text: str) -> tuple[str, object]:
+    """Name and value of a `name=value` text; what is not a TOML value is text."""
+    name, _, value = text.partition("=")
+    try:
+        return name, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name, value
 
 
 def _show_tracked(table: Table, tier: Tier, console: Console) -> None:
     """Beside a fresh table, what the repository's own records say."""
-    tracked = tracked_records(tier.name, table.rows)
+    tracked = tracked_records(table, tier)
     if tracked:
         lines = build_lines(table, tier, tracked)
         shown = "; ".join(f"{line.label} {line.accuracy:.2f}" for line in lines if line.accuracy is not None)

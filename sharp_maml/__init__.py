@@ -18,7 +18,7 @@ from .base import (
     QueryLoss,
 )
 from .checkpoint import Checkpoint, CheckpointError, RunDirectoryLock, load_checkpoint, save_checkpoint
-from .config import Config
+from .config import ADAPTATION, Config
 from .data import (
     Dataset,
     EpisodeStream,
@@ -47,6 +47,7 @@ from .records import Record, RecordError, provenance, read_records, write_record
 from .tree import add_scaled, dot, mean, norm
 
 __all__ = [
+    "ADAPTATION",
     "Batch",
     "Checkpoint",
     "CheckpointError",

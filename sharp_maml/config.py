@@ -30,27 +30,23 @@ InnerParams = Literal["all", "head", "body", "all-but-norm"]
 _AT_LEAST = {
     "image_size": 16,  # conv4 halves an image four times
     "ways": 2,
+    "shots": 1,
+    "queries": 1,
+    "filters": 1,
     "alpha_low": 0,
     "alpha_up": 0,
+    "steps": 1,
     "test_steps": 0,
+    "meta_batch": 1,
+    "iterations": 1,
+    "validate_every": 1,
+    "validation_episodes": 1,
+    "checkpoint_every": 1,
     "seed": 0,
     "threads": 0,
-} | dict.fromkeys(
-    (
-        "shots",
-        "queries",
-        "filters",
-        "steps",
-        "meta_batch",
-        "iterations",
-        "validate_every",
-        "validation_episodes",
-        "checkpoint_every",
-    ),
-    1,
-)
+}
 _POSITIVE = ("beta_low", "beta_up")
-_ADAPTATION = (
+ADAPTATION = (
     "alpha_low",
     "alpha_up",
     "beta_low",
@@ -61,12 +57,17 @@ _ADAPTATION = (
     "inner_params",
     "first_order",
 )
+"""Settings of the adaptation, which Matching Networks do not have."""
+
 _OUTSIDE_DIGEST = ("data", "threads")
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings of one training run; the defaults are those of the authors' released code with both radii zero (MAML).
+    """Settings of one training run; the defaults are MAML, both radii zero, at the size of the source's table.
+
+    Numbers are those of the authors' released code. Where that code departs from the algorithm box (`perturbation`,
+    `inner_params`), the default is the box.
 
     Attributes:
         method: The method.
@@ -145,7 +146,7 @@ class Config:
         if self.method != "sharp-maml":
             for field in fields(self):
                 value = getattr(self, field.name)
-                if field.name in _ADAPTATION and value != field.default:
+                if field.name in ADAPTATION and value != field.default:
                     raise ValueError(
                         f"{field.name} has no meaning for method = {self.method!r}, which does not adapt: leave it at "
                         f"its default {field.default!r}, got {value!r}"
@@ -214,7 +215,7 @@ class Config:
                 settings[name] = value
             return cls.from_mapping(settings)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{' '.join([str(path), *overrides])}: {error}") from error
 
 
 @cache

@@ -26,7 +26,7 @@ def start(device: str) -> Ranks:
     """Join the process group that `torchrun` describes in the environment; without one, be the only process.
 
     Args:
-        device: `cpu` uses gloo, `cuda` nccl.
+        device: `cpu` uses gloo; `cuda` uses nccl, and the GPU of this process's number on its machine.
 
     Returns:
         Rank and number of processes.
@@ -34,6 +34,8 @@ def start(device: str) -> Ranks:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks(0, 1)
     if not distributed.is_initialized():
+        if device == "cuda":  # each process of a machine its own
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return Ranks(distributed.get_rank(), distributed.get_world_size())
 
@@ -58,5 +60,5 @@ def mean_over_ranks(params: Params) -> Params:
     flat = torch.cat([value.reshape(-1) for value in params.values()])
     distributed.all_reduce(flat)
     flat = flat / distributed.get_world_size()
-    parts = flat.split([value.numel() for value in params.values()])
+    parts = torch.split(flat, [value.numel() for value in params.values()])
     return {name: part.view_as(value) for (name, value), part in zip(params.items(), parts, strict=True)}

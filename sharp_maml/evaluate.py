@@ -10,18 +10,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from .allocator import keep_freed_memory
 from .base import Batch, Episode, Method, Params
-from .checkpoint import Checkpoint, load_checkpoint
+from .checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from .config import Config
 from .data import Dataset, Protocol, episode, episode_digest, open_dataset
 from .estimates import interval_over_episodes
@@ -58,7 +58,12 @@ def correct_counts(
 
     Returns:
         `episodes` counts between 0 and ways * queries.
+
+    Raises:
+        ValueError: There are no episodes, or the split is too small for them.
     """
+    if episodes < 1:
+        raise ValueError(f"episodes must be >= 1, got {episodes}")
     protocol = Protocol(config.ways, config.shots, config.queries)
     counts = np.zeros(episodes, dtype=np.int64)
     for index in range(episodes):
@@ -84,6 +89,7 @@ def evaluate(
     split: str = "test",
     episodes: int = 600,
     modes: Sequence[BatchNorm] = ("transductive", "support"),
+    device: str = "",
     on_episode: Callable[[int], object] = lambda index: None,
 ) -> Record:
     """Judge a checkpoint in one or both batch norm modes.
@@ -95,46 +101,41 @@ def evaluate(
         split: `test`, `validation` or `train`.
         episodes: Number of episodes.
         modes: Batch norm modes, see `sharp_maml_method`.
+        device: Where to compute; empty means where it was trained.
         on_episode: Called before each episode, `episodes * len(modes)` times in all.
 
     Returns:
         The record; its accuracies by mode are those of the modes asked for.
 
     Raises:
+        CheckpointError: The checkpoint is not one of the trainer.
         ValueError: The images are not of the size or channels that the network was trained on, or too few.
     """
-    config = Config.from_mapping(checkpoint.metadata["config"])
-    trained_on = checkpoint.metadata["data"]
+    trained, trained_on, progress = (_entry(checkpoint, key) for key in ("config", "data", "progress"))
+    config = Config.from_mapping(trained)
     if (dataset.size, dataset.channels) != (config.image_size, trained_on["channels"]):
         raise ValueError(
             f"the checkpoint was trained on {config.image_size} pixels and {trained_on['channels']} channels; "
             f"{dataset.name} has {dataset.size} pixels and {dataset.channels} channels: choose another size or data set"
         )
+    here = replace(config, device=device or config.device)
+    methods = {mode: build(here, channels=dataset.channels, batch_norm=mode).method for mode in modes}
     params = {
-        key.removeprefix("params/"): value.to(config.device)
+        key.removeprefix("params/"): value.to(here.device)
         for key, value in checkpoint.tensors.items()
         if key.startswith("params/")
     }
     counts = {
-        mode: correct_counts(
-            build(config, channels=dataset.channels, batch_norm=mode).method,
-            params,
-            dataset,
-            split,
-            config,
-            episodes=episodes,
-            on_episode=on_episode,
-        )
-        for mode in modes
+        mode: correct_counts(method, params, dataset, split, here, episodes=episodes, on_episode=on_episode)
+        for mode, method in methods.items()
     }
     possible = config.ways * config.queries
     protocol = Protocol(config.ways, config.shots, config.queries)
-    progress = checkpoint.metadata["progress"]
     return Record(
         name=name,
         config=config.to_dict(),
         config_digest=config.digest,
-        provenance=provenance(),
+        provenance=provenance(here.device),
         seed=config.seed,
         dtype=config.dtype,
         data_name=dataset.name,
@@ -164,6 +165,23 @@ def evaluate(
     )
 
 
+def _entry(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
+    """An entry of the metadata that the trainer writes."""
+    value = checkpoint.metadata.get(key)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"expected a checkpoint of the trainer, found one without {key!r} in its metadata")
+    return value
+
+
+def _episodes(text: str) -> int:
+    """A number of episodes, or the name of one."""
+    if text in PRESETS:
+        return PRESETS[text]
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"--episodes must be a number >= 1 or one of {', '.join(PRESETS)}, got {text!r}")
+    return int(text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see `--help`."""
     parser = argparse.ArgumentParser(
@@ -179,42 +197,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--split", default="test", choices=["test", "validation", "train"])
     parser.add_argument("--batch-norm", default="both", choices=["both", *get_args(BatchNorm)])
+    parser.add_argument("--device", default="", help="cpu, cuda or cuda:NUMBER; default: where it was trained")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves its choice")
     parser.add_argument("--record", type=Path, help="write the record (JSON) here")
     options = parser.parse_args(arguments)
-    console = Console()
     try:
-        episodes = PRESETS.get(options.episodes) or int(options.episodes)
+        episodes = _episodes(options.episodes)
         keep_freed_memory()
         if options.threads:
             torch.set_num_threads(options.threads)
         checkpoint = load_checkpoint(options.checkpoint)
-        dataset = open_dataset(options.data, size=checkpoint.metadata["config"]["image_size"])
+        dataset = open_dataset(options.data, size=_entry(checkpoint, "config")["image_size"])
         modes: tuple[BatchNorm, ...] = get_args(BatchNorm) if options.batch_norm == "both" else (options.batch_norm,)
-        bar = iter(track(range(episodes * len(modes)), description="episodes", console=console))
-        record = evaluate(
-            checkpoint,
-            dataset,
-            name=options.checkpoint.parent.name or "checkpoint",
-            split=options.split,
-            episodes=episodes,
-            modes=modes,
-            on_episode=lambda index: next(bar),
-        )
-        for _ in bar:
-            pass
+        with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
+            task = bar.add_task("episodes", total=episodes * len(modes))
+            record = evaluate(
+                checkpoint,
+                dataset,
+                name=options.checkpoint.parent.name or "checkpoint",
+                split=options.split,
+                episodes=episodes,
+                modes=modes,
+                device=options.device,
+                on_episode=lambda index: bar.advance(task),
+            )
+        for mode in modes:
+            estimate = record.metrics[f"accuracy_{mode}"]
+            print(
+                f"{options.split}, {mode} batch norm: {100 * estimate.mean:.2f}% [{100 * estimate.low:.2f}, "
+                f"{100 * estimate.high:.2f}], {episodes} episodes, step {record.selected_step}"
+            )
+        if options.record:
+            write_record(options.record, record)
+            print(f"record: {options.record}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    for mode in modes:
-        estimate = record.metrics[f"accuracy_{mode}"]
-        console.print(
-            f"{options.split}, {mode} batch norm: {100 * estimate.mean:.2f}% "
-            f"[{100 * estimate.low:.2f}, {100 * estimate.high:.2f}], {episodes} episodes, step {record.selected_step}"
-        )
-    if options.record:
-        write_record(options.record, record)
-        console.print(f"record: {options.record}")
     return 0
 
 

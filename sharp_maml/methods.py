@@ -46,7 +46,12 @@ def build(
 
     Returns:
         Initial parameters by seed, and the method.
+
+    Raises:
+        ValueError: The configuration names a CUDA device, and there is none.
     """
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device is {config.device!r}, but torch finds no CUDA device here: choose cpu")
     if batch_norm is not None:
         config = replace(config, batch_norm=batch_norm)
     matching = config.method != "sharp-maml"

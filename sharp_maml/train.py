@@ -40,9 +40,6 @@ from .evaluate import correct_counts, to_device
 from .methods import build
 from .tree import norm
 
-METRICS_EVERY = 10
-"""Steps between two lines of `metrics.jsonl`; a line gives means over them."""
-
 log = logging.getLogger(__name__)
 
 
@@ -54,8 +51,8 @@ class Interrupted(SystemExit):
 class State:
     """All that a run needs to go on, beside parameters, optimizer and random numbers.
 
-    step: meta-iterations done. started: when the run began (UTC). seconds: spent in all. curve: a point a validation, with
-    the mean training loss since the last one (its sum and count so far are loss_sum, loss_count). best_step,
+    step: meta-iterations done. started: when the run began (UTC). seconds: spent in all. curve: a point a validation,
+    with the mean training loss since the last one (its sum and count so far are loss_sum, loss_count). best_step,
     best_accuracy: where the validation accuracy was best. peak_memory_bytes: largest resident set (or device memory).
     interruptions: how often the run was taken up again.
     """
@@ -95,6 +92,8 @@ def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: b
     if dataset.size != config.image_size:
         raise ValueError(f"image_size is {config.image_size}, but {dataset.name} has {dataset.size} pixels")
     ranks = distributed.start(config.device)
+    if config.meta_batch % ranks.world_size:
+        raise ValueError(f"meta_batch must be a multiple of the {ranks.world_size} processes, got {config.meta_batch}")
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -284,7 +283,6 @@ class _Report:
 
     def __init__(self, run: _Run, on_terminal: bool) -> None:
         self.run = run
-        self.recent: list[dict[str, float]] = []
         self.accuracy = run.state.curve[-1]["validation_accuracy"] if run.state.curve else math.nan
         self.spoke = time.monotonic()
         self.bar = Progress(
@@ -343,20 +341,14 @@ class _Report:
     def step(self, result: dict[str, float], seconds: float) -> None:
         if self.run.ranks.rank != 0:
             return
-        self.recent.append({**result, "seconds": seconds})
         step, last = self.run.state.step, self.run.config.iterations
         status = f"loss {result['loss']:.3f}  validation {100 * self.accuracy:.1f}%  {seconds:.2f} s/it"
         self.bar.update(self.task, completed=step, status=status)
-        if step % METRICS_EVERY == 0 or step == last:
-            means = {key: sum(line[key] for line in self.recent) / len(self.recent) for key in self.recent[0]}
-            self.recent.clear()
-            self._write({"step": step, **means})
-            if self.bar.disable and time.monotonic() - self.spoke > 30:
-                self.spoke = time.monotonic()
-                left = _duration((last - step) * means["seconds"])
-                log.info(
-                    "step %d of %d: loss %.3f, %.3f s/it, %s left", step, last, means["loss"], means["seconds"], left
-                )
+        self._write({"step": step, **result, "seconds": round(seconds, 4)})
+        if self.bar.disable and time.monotonic() - self.spoke > 30:
+            self.spoke = time.monotonic()
+            left = _duration((last - step) * seconds)
+            log.info("step %d of %d: loss %.3f, %.3f s/it, %s left", step, last, result["loss"], seconds, left)
 
     def validation_episode(self, index: int) -> None:
         self.bar.update(self.task, status=f"validation episode {index + 1} of {self.run.config.validation_episodes}")
@@ -465,7 +457,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     finally:
         distributed.stop()
-    print(f"evaluate with: python -m sharp_maml.evaluate {directory / 'best.safetensors'} {config.data}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"evaluate with: python -m sharp_maml.evaluate {directory / 'best.safetensors'} {config.data}")
     return 0
 
 

@@ -100,8 +100,8 @@ def write_cache(
                 _build(directory, name, splits)
     except OSError as error:
         raise DataError(
-            f"{directory}: cannot write the data cache ({error.strerror or error}). Free space there, remove what is in "
-            "the way, or name another place with cache_dir or the environment variable SHARP_MAML_CACHE"
+            f"{directory}: cannot write the data cache ({error.strerror or error}). Free space there, remove what is "
+            "in the way, or name another place with cache_dir or the environment variable SHARP_MAML_CACHE"
         ) from error
     dataset = open_cache(directory)
     if dataset.name != name:
@@ -202,8 +202,8 @@ def _write_split(
                 square = image.ndim == 3 and image.shape[0] == image.shape[1] and image.shape[2] in (1, 3)
                 if image.dtype != np.uint8 or image.shape != shape or not square:
                     raise ValueError(
-                        f"splits: class {label} has an image of shape {image.shape} and type {image.dtype}; all must be "
-                        f"uint8 and size x size x (1 or 3), like the first of the split, which is {shape}"
+                        f"splits: class {label} has an image of shape {image.shape} and type {image.dtype}; all must "
+                        f"be uint8 and size x size x (1 or 3), like the first of the split, which is {shape}"
                     )
                 pixels = np.ascontiguousarray(image).data
                 file.write(pixels)

@@ -1,7 +1,7 @@
 """From a path to a data set: `open_dataset` tells what lies there, and builds the cache when there is none yet.
 
-Also a user's own classes, in three folders or in one pool that a seed splits. Read next: `formats.py`, `miniimagenet.py`,
-`omniglot.py` (what is recognised), `cache.py` (what becomes of it).
+Also a user's own classes, in three folders or in one pool that a seed splits. Read next: `formats.py`,
+`miniimagenet.py`, `omniglot.py` (what is recognised), `cache.py` (what becomes of it).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image
 
 from sharp_maml.base import DataError
 from sharp_maml.data import miniimagenet, omniglot
-from sharp_maml.data.cache import INDEX, SPLITS, Dataset, is_cache, open_cache, write_cache
+from sharp_maml.data.cache import INDEX, SCHEMA, SPLITS, Dataset, is_cache, open_cache, write_cache
 from sharp_maml.data.formats import FORMS, Classes, Form, Images, class_folders, open_tree
 
 SIZE = 84
@@ -54,12 +54,12 @@ def open_dataset(
 ) -> Dataset:
     """Open the images at `path`; the first time they are decoded into a cache, which takes seconds to minutes.
 
-    Recognised are: a data cache; Omniglot (full or small, zips or folders); miniImageNet as zips of class folders, class
-    folders, CSV lists, pickles (two kinds) or HDF5; your own class folders, either in `train`, `validation` (or `val`)
-    and `test`, or side by side, when `split_seed` shares them out. Classes named like ImageNet's are taken for
-    miniImageNet, and refused if they are not. Images become square without regard to their shape: by averaging blocks of
-    pixels where `size` divides theirs, else by Pillow's box filter (bilinear where they grow). A cache is opened as it
-    is, or reduced to a `size` that divides its own.
+    Recognised are: a data cache; Omniglot (full or small, zips or folders); miniImageNet as zips of class folders,
+    class folders, CSV lists, pickles (two kinds) or HDF5; your own class folders, either in `train`, `validation` (or
+    `val`) and `test`, or side by side, when `split_seed` shares them out. Classes named like ImageNet's are taken for
+    miniImageNet, and refused if they are not. Images become square without regard to their shape: by averaging blocks
+    of pixels where `size` divides theirs, else by Pillow's antialiased bilinear filter. A cache is opened as it is, or
+    reduced to a `size` that divides its own.
 
     Args:
         path: a directory.
@@ -157,7 +157,7 @@ def _recognise(directory: Path, split_seed: int) -> Source:
     parquet = " Parquet files are not read." if any(name.endswith(".parquet") for name in names) else ""
     raise DataError(
         f"{directory}: expected a data cache, miniImageNet, Omniglot or folders of images, found "
-        f"{', '.join(names[:5]) or 'an empty directory'}.{parquet} The docstring of open_dataset lists what is recognised"
+        f"{', '.join(names[:5]) or 'an empty directory'}.{parquet} See the docstring of open_dataset"
     )
 
 
@@ -214,14 +214,13 @@ def _square(image: Image.Image, *, size: int) -> Image.Image:
     """Resize an image without regard to its shape."""
     if image.width == image.height and image.width % size == 0:
         return image.reduce(image.width // size)
-    shrinks = min(image.size) >= size
-    return image.resize((size, size), Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR)
+    return image.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's: it averages where it shrinks
 
 
 def _fingerprint(directory: Path, paths: Iterable[Path]) -> str:
-    """Changes when a file is added, removed, or written anew."""
+    """Changes when a file is added, removed or written anew, and with the form of the cache."""
     files = sorted((file.relative_to(directory).as_posix(), file.stat()) for path in paths for file in _files(path))
-    content = [(name, status.st_size, status.st_mtime_ns) for name, status in files]
+    content = [SCHEMA, *((name, status.st_size, status.st_mtime_ns) for name, status in files)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

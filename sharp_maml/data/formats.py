@@ -216,7 +216,9 @@ def _read_csv(path: Path, stack: ExitStack) -> Classes:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
-    except (KeyError, UnicodeDecodeError, csv.Error) as error:
+        if not rows:
+            raise ValueError("no rows")
+    except (KeyError, ValueError, csv.Error) as error:
         raise damaged(path, "a list with the columns filename,label") from error
     present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     absent = [name for name, _ in rows if name not in present]

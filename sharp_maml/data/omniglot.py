@@ -61,7 +61,7 @@ def find(directory: Path) -> dict[str, Path] | None:
 
 
 def read(sets: Mapping[str, Path], stack: ExitStack) -> dict[str, Classes]:
-    """The splits, by alphabet: the first set trains and the second tests, and one of them gives its validation alphabets.
+    """The splits, by alphabet: the first set trains, the second tests, one of them also validates.
 
     In the full form train is the background set without `FULL_VALIDATION`, and test the evaluation set. In the small
     form train is small2; of small1 the alphabets that small2 has too (Greek, Latin) are dropped, `SMALL_VALIDATION`

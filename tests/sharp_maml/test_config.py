@@ -39,11 +39,17 @@ def test_a_config_survives_json(config: Config) -> None:
     assert again.digest == config.digest
 
 
-def test_the_defaults_are_those_of_the_released_code() -> None:
+def test_the_default_numbers_are_those_of_the_released_code() -> None:
     config = Config()
     assert (config.ways, config.shots, config.queries, config.image_size, config.filters) == (5, 1, 15, 84, 64)
     assert (config.beta_low, config.steps, config.beta_up, config.meta_batch) == (0.1, 5, 1e-3, 4)
     assert (config.optimizer, config.batch_norm, config.iterations) == ("adam", "transductive", 60_000)
+
+
+def test_by_default_the_algorithm_is_maml_and_its_choices_are_those_of_the_algorithm_box() -> None:
+    config = Config()
+    assert (config.variant, config.perturbation, config.inner_params) == ("maml", "reused", "all")
+    assert (config.first_order, config.perturb_at_test) == (False, False)
 
 
 def test_a_config_cannot_be_changed() -> None:

@@ -1,0 +1,60 @@
+"""Options and fixtures for what a machine may lack: a GPU, real data. `--require` forbids to skip."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+# How long an example takes says nothing on a busy machine: tests assert no times.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--data", help="directory of miniImageNet (default: environment variable DATA)")
+    parser.addoption(
+        "--omniglot",
+        help="directory of Omniglot (default: environment variable OMNIGLOT, else `omniglot` beside --data)",
+    )
+    parser.addoption("--require", default="", help="what must not be skipped, separated by commas: gpu, data")
+
+
+def _absent(config: pytest.Config, kind: str, reason: str) -> None:
+    if kind in config.getoption("--require").split(","):
+        pytest.fail(f"--require {kind}: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def data_path(pytestconfig: pytest.Config) -> Callable[[str], Path]:
+    """From a name (`miniimagenet`, `omniglot`) to the directory where the real data lie."""
+
+    def find(name: str) -> Path:
+        given = {
+            "miniimagenet": pytestconfig.getoption("--data") or os.environ.get("DATA"),
+            "omniglot": pytestconfig.getoption("--omniglot") or os.environ.get("OMNIGLOT"),
+        }
+        if name == "omniglot" and not given["omniglot"] and given["miniimagenet"]:
+            beside = Path(given["miniimagenet"]).resolve().with_name("omniglot")
+            given["omniglot"] = str(beside) if beside.is_dir() else None
+        option, variable = ("--data", "DATA") if name == "miniimagenet" else ("--omniglot", "OMNIGLOT")
+        if not given[name]:
+            _absent(pytestconfig, "data", f"no {name}: name its directory with {option} or {variable}")
+        if not Path(str(given[name])).is_dir():
+            _absent(pytestconfig, "data", f"no {name}: {given[name]} is not a directory ({option}, {variable})")
+        return Path(str(given[name]))
+
+    return find
+
+
+@pytest.fixture
+def gpu(pytestconfig: pytest.Config) -> torch.device:
+    """The first CUDA device."""
+    if not torch.cuda.is_available():
+        _absent(pytestconfig, "gpu", "no CUDA device")
+    return torch.device("cuda")

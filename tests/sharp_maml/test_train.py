@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import sharp_maml.train as training
+from sharp_maml import Batch, CheckpointError, Episode, NonFiniteError, load_checkpoint
+from sharp_maml.data import EpisodeStream
+from sharp_maml.train import Interrupted, main, train
+from tests.sharp_maml.tiny import SETTINGS, tiny_config, tiny_dataset
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return tiny_dataset(tmp_path / "tiny")
+
+
+@pytest.fixture
+def toml(tmp_path):
+    """A configuration file of the tiny problem on disk."""
+    tiny_dataset(tmp_path / "tiny")
+    path = tmp_path / "tiny.toml"
+    lines = [f"{name} = {json.dumps(value)}" for name, value in {**SETTINGS, "data": str(tmp_path / "tiny")}.items()]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def tensors(directory: Path, name: str = "last") -> dict:
+    return load_checkpoint(directory / f"{name}.safetensors").tensors
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bitwise: weights, optimizer, random state, validation curve and metrics, all but the seconds."""
+    a, b = (load_checkpoint(directory / "last.safetensors") for directory in (one, other))
+    assert a.tensors.keys() == b.tensors.keys()
+    assert all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    assert a.metadata["progress"]["curve"] == b.metadata["progress"]["curve"]
+    lines = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+        for path in (one / "metrics.jsonl", other / "metrics.jsonl")
+    ]
+    assert lines[0] == lines[1]
+
+
+def stop_after(step: int, monkeypatch: pytest.MonkeyPatch, signum: int = signal.SIGTERM) -> None:
+    """Send this process a signal while the given step is made."""
+    original = training._Run.step
+
+    def stepping(self, episodes):
+        if self.state.step + 1 == step:
+            os.kill(os.getpid(), signum)
+        return original(self, episodes)
+
+    monkeypatch.setattr(training._Run, "step", stepping)
+
+
+def test_a_run_leaves_its_config_metrics_and_checkpoints(dataset, tmp_path):
+    config = tiny_config()
+    state = train(config, dataset, tmp_path / "run")
+    assert state.step == 8
+    assert json.loads((tmp_path / "run/config.json").read_text()) == config.to_dict()
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+    assert [point["step"] for point in state.curve] == [4, 8]
+    assert state.seconds > 0
+    assert state.peak_memory_bytes > 1e7
+    assert {path.name for path in (tmp_path / "run").glob("*.safetensors")} >= {"last.safetensors", "best.safetensors"}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"alpha_low": 0.05, "alpha_up": 0.05}, {"optimizer": "sgd"}, {"dtype": "float64"}]
+)
+def test_training_changes_every_parameter_and_keeps_it_finite(dataset, tmp_path, settings):
+    train(tiny_config(iterations=1), dataset, tmp_path / "one")
+    train(tiny_config(iterations=3, **settings), dataset, tmp_path / "run")
+    first, last = tensors(tmp_path / "one"), tensors(tmp_path / "run")
+    for name, value in last.items():
+        assert torch.isfinite(value).all() if value.is_floating_point() else True
+        if name.startswith("params/"):
+            assert not torch.equal(value.float(), first[name].float())
+
+
+@pytest.mark.slow
+def test_training_learns_the_tiny_problem(dataset, tmp_path):
+    """Colours are told apart after a few dozen steps: far above the chance of a third."""
+    state = train(tiny_config(iterations=60, validate_every=60, validation_episodes=40), dataset, tmp_path / "run")
+    assert state.curve[-1]["low"] > 0.6
+
+
+def test_the_first_update_is_that_of_the_optimizer_on_the_meta_gradient(dataset, tmp_path):
+    config = tiny_config(iterations=1, optimizer="sgd", beta_up=0.5, dtype="float64")
+    train(config, dataset, tmp_path / "run")
+    experiment = training.build(config, channels=3)
+    params = experiment.init(config.seed)
+    with EpisodeStream(
+        dataset, "train", training.Protocol(3, 1, 4), seed=0, meta_batch=2, stop=1, dtype=torch.float64
+    ) as s:
+        grad = experiment.method.gradient(params, next(s)).grad
+    for name, value in params.items():
+        torch.testing.assert_close(tensors(tmp_path / "run")[f"params/{name}"], value - 0.5 * grad[name])
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_step_saves_and_exits_and_the_resumed_run_is_bitwise_the_same(
+    dataset, tmp_path, monkeypatch, signum
+):
+    config = tiny_config(alpha_low=0.05, alpha_up=0.05)
+    train(config, dataset, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(5, patch, signum)
+        with pytest.raises(Interrupted) as stopped:
+            train(config, dataset, tmp_path / "cut")
+    assert stopped.value.code == 128 + signum
+    assert load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"] == 5
+    state = train(config, dataset, tmp_path / "cut")
+    assert state.interruptions == 1
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_signal_handlers_are_put_back(dataset, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    train(tiny_config(iterations=1), dataset, tmp_path / "run")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.slow
+def test_a_run_killed_outright_goes_on_from_its_last_checkpoint_bitwise(toml, tmp_path):
+    command = [sys.executable, "-m", "sharp_maml.train", str(toml), "iterations=200", "checkpoint_every=10",
+               "validate_every=30", "--directory"]  # fmt: skip
+    process = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "cut/last.safetensors").exists():
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    reached = load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"]
+    assert 0 < reached < 200
+    for name in ("cut", "whole"):
+        subprocess.run([*command, str(tmp_path / name)], check=True, stderr=subprocess.DEVNULL)
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_finished_run_is_not_run_again(dataset, tmp_path):
+    first = train(tiny_config(), dataset, tmp_path / "run")
+    content = (tmp_path / "run/last.safetensors").read_bytes()
+    assert train(tiny_config(), dataset, tmp_path / "run") == first
+    assert (tmp_path / "run/last.safetensors").read_bytes() == content
+
+
+def test_metrics_after_the_last_checkpoint_and_a_torn_line_are_dropped_on_resume(dataset, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(4, patch)
+        with pytest.raises(Interrupted):
+            train(tiny_config(), dataset, tmp_path / "run")
+    with (tmp_path / "run/metrics.jsonl").open("a") as file:
+        file.write('{"step": 7, "loss": 1}\n{"step": 8, "lo')
+    train(tiny_config(), dataset, tmp_path / "run")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+
+
+def test_selection_sees_the_validation_classes_only(dataset, tmp_path, monkeypatch):
+    seen = set()
+    original = training.correct_counts
+
+    def counting(method, params, data, split, config, **options):
+        seen.add(split)
+        return original(method, params, data, split, config, **options)
+
+    monkeypatch.setattr(training, "correct_counts", counting)
+    state = train(tiny_config(), dataset, tmp_path / "run")
+    assert seen == {"validation"}
+    best = max(state.curve, key=lambda point: point["validation_accuracy"])
+    assert (state.best_step, state.best_accuracy) == (best["step"], best["validation_accuracy"])
+    assert load_checkpoint(tmp_path / "run/best.safetensors").metadata["progress"]["step"] == best["step"]
+
+
+def with_nan(monkeypatch: pytest.MonkeyPatch, episode: int) -> None:
+    """Put a NaN into one episode of the stream."""
+
+    class Spoiled(EpisodeStream):
+        def __next__(self) -> list[Episode]:
+            self.at = getattr(self, "at", -1) + 1
+            episodes = super().__next__()
+            place = episode - 2 * self.at
+            if 0 <= place < 2:
+                inputs = episodes[place].query.inputs.clone()
+                inputs[0, 0, 0, 0] = float("nan")
+                episodes[place] = Episode(episodes[place].support, Batch(inputs, episodes[place].query.targets))
+            return episodes
+
+    monkeypatch.setattr(training, "EpisodeStream", Spoiled)
+
+
+def test_a_nan_stops_the_run_with_step_episode_and_norms_and_leaves_a_good_checkpoint(dataset, tmp_path, monkeypatch):
+    with_nan(monkeypatch, episode=5)
+    with pytest.raises(
+        NonFiniteError, match=r"step 2: .*\(episode 5\); loss nan, .*gradient norm nan, parameter norm \d"
+    ) as e:
+        train(tiny_config(), dataset, tmp_path / "run")
+    assert str(tmp_path / "run/last.safetensors") in str(e.value)
+    saved = load_checkpoint(tmp_path / "run/last.safetensors")
+    assert saved.metadata["progress"]["step"] == 2
+    assert all(torch.isfinite(value).all() for name, value in saved.tensors.items() if name.startswith("params/"))
+
+
+def test_a_sum_that_overflows_although_each_episode_is_finite_is_not_blamed_on_one(dataset, tmp_path, monkeypatch):
+    original = training._Run.gradient
+    monkeypatch.setattr(
+        training._Run, "gradient", lambda self, e: original(self, e)._replace(loss=torch.tensor(float("inf")))
+    )
+    with pytest.raises(NonFiniteError, match="none of this process's episodes alone"):
+        train(tiny_config(), dataset, tmp_path / "run")
+
+
+def test_a_directory_of_another_config_or_other_data_is_refused_and_untouched(dataset, tmp_path):
+    train(tiny_config(), dataset, tmp_path / "run")
+    content = (tmp_path / "run/last.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="config"):
+        train(tiny_config(beta_low=0.3), dataset, tmp_path / "run")
+    with pytest.raises(ValueError, match="was trained on other data"):
+        train(tiny_config(iterations=8), tiny_dataset(tmp_path / "other", seed=1), tmp_path / "run")
+    assert (tmp_path / "run/last.safetensors").read_bytes() == content
+
+
+def test_a_directory_in_use_is_refused(dataset, tmp_path):
+    (tmp_path / "run").mkdir()
+    code = "import sys, time; from sharp_maml import RunDirectoryLock\nwith RunDirectoryLock(sys.argv[1]): print('x', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises((ValueError, OSError), match=str(other.pid)):
+            train(tiny_config(), dataset, tmp_path / "run")
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def test_images_of_another_size_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="image_size is 16, but tiny has 20 pixels"):
+        train(tiny_config(), tiny_dataset(tmp_path / "tiny", size=20), tmp_path / "run")
+
+
+def test_cost_is_estimated_first_and_progress_is_logged(dataset, tmp_path, caplog, monkeypatch):
+    clock = iter(range(0, 10_000, 31))
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(clock))
+    with caplog.at_level(logging.INFO):
+        train(tiny_config(), dataset, tmp_path / "run")
+    text = caplog.messages
+    assert "maml on tiny: 8 of 8 iterations to go, about" in text[0]
+    assert "GiB of memory" in text[0]
+    assert any("step 3 of 8: loss" in line and "left" in line for line in text)
+    assert any("step 4: validation accuracy" in line for line in text)
+
+
+def test_the_estimate_changes_nothing(dataset, tmp_path, monkeypatch):
+    train(tiny_config(), dataset, tmp_path / "with")
+    monkeypatch.setattr(training._Report, "_estimate", lambda self: None)
+    train(tiny_config(), dataset, tmp_path / "without")
+    assert_same_run(tmp_path / "with", tmp_path / "without")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(5, "5 s"), (119, "119 s"), (300, "5 min"), (7199, "120 min"), (9000, "2.5 h")]
+)
+def test_durations_are_written_for_people(seconds, text):
+    assert training._duration(seconds) == text
+
+
+def test_the_command_trains_and_names_the_command_that_evaluates(toml, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(toml), "iterations=2", "seed=3"]) == 0
+    assert "sharp_maml.evaluate results/runs/tiny/seed3/best.safetensors" in capsys.readouterr().out
+    assert (tmp_path / "results/runs/tiny/seed3/last.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["beta_lo=0.1"], "beta_low"),
+        (["steps=many"], "steps"),
+        (["data="], "data is not set"),
+        (["data=nowhere"], "nowhere"),
+        (["alpha_up=-1"], "alpha_up"),
+    ],
+)
+def test_the_command_names_what_is_wrong_and_returns_2(toml, tmp_path, capsys, arguments, message):
+    assert main([str(toml), *arguments, "--directory", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_shows_help(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "key=value" in capsys.readouterr().out
+
+
+def test_without_tensorboard_the_run_goes_on(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    train(tiny_config(iterations=1), dataset, tmp_path / "run")
+    assert not (tmp_path / "run/tensorboard").exists()
+
+
+def test_with_tensorboard_scalars_are_written(dataset, tmp_path):
+    pytest.importorskip("tensorboard")
+    train(tiny_config(iterations=1), dataset, tmp_path / "run")
+    assert list((tmp_path / "run/tensorboard").glob("events.*"))
+
+
+def test_outside_the_main_thread_signals_are_left_alone(dataset, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        state = pool.submit(train, tiny_config(iterations=1), dataset, tmp_path / "run").result()
+    assert state.step == 1
