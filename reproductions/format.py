@@ -6,6 +6,7 @@ All take the same `Line`s, so that no form can say what another does not.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,9 +175,13 @@ def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str
     left.set_yticks(list(places), [line.label for line in drawn])
     left.set_ylim(0.4, len(drawn) + 0.6)
     left.set_xlabel("accuracy, %")
-    right.set_xlabel(f"paired difference to {baseline}, percentage points (95% over seeds)")
+    right.set_xlabel(f"paired difference to {baseline},\npercentage points (95% over seeds)")
     plot.suptitle(title, fontweight="bold")
-    plot.legend(loc="outside lower center", ncols=3, frameon=False)
-    plot.text(0, -0.02, "\n".join(notes), fontsize=7, va="top", wrap=True)
+    plot.draw_without_rendering()  # the layout is settled; what follows is put below it
+    plot.set_layout_engine("none")
+    inch = 1 / plot.get_figheight()
+    plot.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False)
+    wrapped = [line for note in notes for line in textwrap.wrap(note, 150, subsequent_indent="   ")]
+    plot.text(0.01, -0.35 * inch, "\n".join(wrapped), fontsize=7, va="top")
     plot.savefig(path, dpi=160, bbox_inches="tight")
     plt.close(plot)

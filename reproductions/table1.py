@@ -96,6 +96,23 @@ def check(records: Sequence[Record], rows: Sequence[Row], *, allow_dirty: bool =
         )
 
 
+def check_settings(records: Sequence[Record], table: Table, tier: Tier) -> None:
+    """Refuse records that were made with other settings than `table1.toml` has today.
+
+    Raises:
+        TableError: Names them.
+    """
+    rows = {row.name: row for row in table.rows}
+    stale = [
+        f"{record.name} (seed {record.seed})"
+        for record in records
+        if record.config_digest
+        != Cell(table, rows[record.name], tier, record.seed, record.config["device"]).config.digest
+    ]
+    if stale:
+        raise TableError(f"{', '.join(stale)}: made with other settings than table1.toml has now; run them again")
+
+
 def build_lines(table: Table, tier: Tier, records: Iterable[Record]) -> list[forms.Line]:
     """One line a row, from records alone.
 
@@ -271,7 +288,7 @@ def estimate(cells: Sequence[Cell], data: Path, jobs: int) -> str:
         experiment.method.gradient(params, drawn)
         seconds[cell.row.name] = (time.perf_counter() - began) * config.iterations
     total = sum(seconds[cell.row.name] for cell in cells) / min(jobs, len(cells))
-    return f"{len(cells)} cells to train, {jobs} at a time: about {total / 60:.0f} minutes, without evaluation"
+    return f"{len(cells)} cells to train, {jobs} at a time: about {total / 60:.1f} minutes, without evaluation"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -306,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table = replace(table, rows=tuple(row for row in table.rows if row.name in options.rows))
         records = tracked_records(table, tier) if options.tracked else _train(table, tier, options, console)
         check(records, table.rows, allow_dirty=options.allow_dirty)
+        check_settings(records, table, tier)
         lines = build_lines(table, tier, records)
         title = f"{table.title} ({tier.name} tier)"
         below = notes(table, tier, records)
@@ -331,8 +349,8 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
     """Train what is missing; the records of all cells."""
     if provenance()["dirty"] and not options.allow_dirty:
         raise TableError(
-            "the working tree has uncommitted changes, and records must say which code made them: commit or stash them, "
-            "or pass --allow-dirty (the table will then say so)"
+            "the working tree has uncommitted changes, and records must say which code made them: commit or stash "
+            "them, or pass --allow-dirty (the table will then say so)"
         )
     seeds = range(table.first_seed, table.first_seed + (options.seeds or tier.seeds))
     cells = [Cell(table, row, tier, seed, options.device) for seed in seeds for row in table.rows]

@@ -255,8 +255,8 @@ class _Run:
         found = saved.metadata["data"]
         if found["digest"] != self.dataset.digest:
             raise ValueError(
-                f"{self.directory} was trained on other data ({found['name']}, digest {found['digest'][:12]}) than given "
-                f"({self.dataset.name}, digest {self.dataset.digest[:12]}): give the same data or another directory"
+                f"{self.directory} was trained on other data ({found['name']}, digest {found['digest'][:12]}) than "
+                f"given ({self.dataset.name}, digest {self.dataset.digest[:12]}): give the same data or another directory"
             )
         with torch.no_grad():
             for key, value in self.params.items():
@@ -382,18 +382,18 @@ def _tensorboard(directory: Path) -> _Board | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:  # the extra `tracking` is not installed
         return None
-    return SummaryWriter(str(directory / "tensorboard"))  # type: ignore[no-any-return, no-untyped-call]
+    return SummaryWriter(str(directory / "tensorboard"))
 
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
     """Collect SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
     received: list[int] = []
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
 
     def receive(signum: int, frame: FrameType | None) -> None:
         received.append(signum)
-        signal.signal(signum, before[signum])
+        signal.signal(signum, before[signal.Signals(signum)])
 
     try:
         for signum in (signal.SIGINT, signal.SIGTERM):
