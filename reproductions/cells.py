@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -31,13 +32,18 @@ POLL_SECONDS = 0.5
 def run(cell: Cell, dataset: Dataset, results: Path) -> None:
     """Train a cell (or go on), judge its best checkpoint on the test episodes in both modes, write its record."""
     directory = cell.directory(results)
-    train(cell.config, dataset, directory)
+    state = train(cell.config, dataset, directory)
     logging.info("evaluating %d %s episodes in two batch norm modes", cell.tier.episodes, cell.table.split)
     checkpoint = load_checkpoint(directory / "best.safetensors", config_digest=cell.config.digest)
-    write_record(
-        directory / "record.json",
-        evaluate(checkpoint, dataset, name=cell.row.name, split=cell.table.split, episodes=cell.tier.episodes),
+    record = evaluate(checkpoint, dataset, name=cell.row.name, split=cell.table.split, episodes=cell.tier.episodes)
+    # The checkpoint knows the run up to its own step; the record tells all of it.
+    whole = replace(
+        record,
+        seconds=state.seconds,
+        peak_memory_bytes=state.peak_memory_bytes,
+        learning_curve=[{**point} for point in state.curve],
     )
+    write_record(directory / "record.json", whole)
 
 
 def missing(cells: Sequence[Cell], results: Path) -> list[Cell]:

@@ -30,6 +30,12 @@ HEADER = (
     "Runs",
 )
 
+_LATEX = str.maketrans(
+    {character: "\\" + character for character in "%_&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "—": "--", "−": "$-$"}
+)
+
 
 @dataclass(frozen=True)
 class Line:
@@ -126,9 +132,7 @@ def latex(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str]
 
 
 def _escape(text: str) -> str:
-    for plain, written in {"\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#"}.items():
-        text = text.replace(plain, written)
-    return text.replace("±", r"$\pm$").replace("—", "--").replace("−", "$-$")
+    return text.translate(_LATEX)
 
 
 def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str], path: Path) -> None:

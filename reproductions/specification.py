@@ -118,8 +118,9 @@ def load(path: Path = HERE / "table1.toml") -> tuple[dict[str, Table], dict[str,
     Raises:
         ValueError: An entry is missing or unknown.
     """
-    text = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
+        text = tomllib.loads(path.read_text(encoding="utf-8"))
+        unknown = text.keys() - {"tables", "rows", "tiers"}
         rows = {name: Row(name=name, **entries) for name, entries in text["rows"].items()}
         tables = {
             name: Table(
@@ -133,6 +134,10 @@ def load(path: Path = HERE / "table1.toml") -> tuple[dict[str, Table], dict[str,
             for name, entries in text["tables"].items()
         }
         tiers = {name: Tier(name=name, **{"rows": {}, **entries}) for name, entries in text["tiers"].items()}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: {error} is missing, unknown or of the wrong form") from error
+        named = {row.like for row in rows.values() if row.like}.union(*(tier.rows for tier in tiers.values()))
+        unknown |= named - rows.keys()
+    except (KeyError, TypeError, AttributeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{path}: an entry is missing, unknown or of the wrong form: {error}") from error
+    if unknown:
+        raise ValueError(f"{path}: unknown entries {', '.join(sorted(unknown))}")
     return tables, tiers

@@ -39,6 +39,7 @@ from sharp_maml import (
     provenance,
     read_records,
 )
+from sharp_maml.evaluate import to_device
 from synthetic import write_images
 
 TRACKED = HERE / "records"
@@ -73,6 +74,16 @@ def check(records: Sequence[Record], rows: Sequence[Row], *, allow_dirty: bool =
         TableError: They do not belong together; the message names the records and the entries.
     """
     own = {row.name: row.settings for row in rows}
+    seen: set[tuple[str, int]] = set()
+    for record in records:
+        name = f"{record.name} (seed {record.seed})"
+        if record.name not in own:
+            raise TableError(f"{name}: no row of this table has that name; its rows are {', '.join(own)}")
+        if (record.name, record.seed) in seen:
+            raise TableError(f"{name}: there are two records of it; delete one")
+        if lacking := {"transductive", "support"} - record.accuracies.keys():
+            raise TableError(f"{name}: lacks batch norm mode {', '.join(lacking)}; run it again")
+        seen.add((record.name, record.seed))
 
     def common(record: Record) -> dict[str, object]:
         subject = set(own[record.name]) | ({"test_steps"} if record.protocol["test_steps"] is None else set())
@@ -127,7 +138,7 @@ def build_lines(table: Table, tier: Tier, records: Iterable[Record]) -> list[for
     by_row: dict[str, dict[int, Record]] = {row.name: {} for row in table.rows}
     for record in records:
         by_row[record.name][record.seed] = record
-    return [_line(row, table, tier, by_row[row.name], by_row[table.baseline.name]) for row in table.rows]
+    return [_line(row, table, tier, by_row[row.name], by_row.get(table.baseline.name, {})) for row in table.rows]
 
 
 def _line(row: Row, table: Table, tier: Tier, mine: dict[int, Record], baseline: dict[int, Record]) -> forms.Line:
@@ -212,9 +223,9 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         f"Data: {tier.label} ({first.data_name}, digest {first.data_digest[:12]}), {one.image_size} pixels.",
         f"Budget: conv4 with {one.filters} filters, {inner}{budget}, {one.optimizer} with step {one.beta_up:g}.",
         "Radii: " + "; ".join(f"{name} {low:g} (low), {up:g} (up)" for name, low, up in radii) + "." if radii else "",
-        f"Judged on {first.protocol['episodes']:,} fixed {table.split} episodes of {one.ways} ways, {one.shots} shot(s) "
-        f"and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are the best "
-        "on the validation classes.",
+        f"Judged on {first.protocol['episodes']:,} fixed {table.split} episodes of {one.ways} ways, {one.shots} "
+        f"shot(s) and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are "
+        "the best on the validation classes.",
         "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over "
         f"seeds; the verdict compares it with the source's (single runs, taken as ± {SOURCE_RESOLUTION} points).",
         f"Code: commit {commits}; {machines}, {threads} thread(s) a run; {hours:.2f} hours of training in all.",
@@ -280,12 +291,15 @@ def estimate(cells: Sequence[Cell], data: Path, jobs: int) -> str:
         config = cell.config
         dataset = open_dataset(data, size=config.image_size)
         protocol = Protocol(config.ways, config.shots, config.queries)
-        drawn = [episode(dataset, "train", protocol, seed=config.seed, index=i) for i in range(config.meta_batch)]
+        drawn = [
+            to_device(episode(dataset, "train", protocol, seed=config.seed, index=i), config.device)
+            for i in range(config.meta_batch)
+        ]
         experiment = build(config, channels=dataset.channels)
         params = experiment.init(config.seed)
-        experiment.method.gradient(params, drawn)
+        experiment.method.gradient(params, drawn).loss.item()  # asked for, so that a GPU has finished
         began = time.perf_counter()
-        experiment.method.gradient(params, drawn)
+        experiment.method.gradient(params, drawn).loss.item()
         seconds[cell.row.name] = (time.perf_counter() - began) * config.iterations
     total = sum(seconds[cell.row.name] for cell in cells) / min(jobs, len(cells))
     return f"{len(cells)} cells to train, {jobs} at a time: about {total / 60:.1f} minutes, without evaluation"
@@ -314,6 +328,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 180)
     table, tier = tables[options.table], tiers[options.tier]
     try:
+        for name in ("seeds", "jobs"):
+            if (value := getattr(options, name)) is not None and value < 1:
+                raise TableError(f"--{name} must be >= 1, got {value}")
         if options.readme and not options.tracked:
             raise TableError("--readme goes with --tracked: the README shows tracked records only")
         if options.rows:
@@ -359,11 +376,11 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
         to_run = missing(cells, options.results)
         if to_run:
             data = prepare_data(tier, options.data, options.results)
-            console.print(estimate(to_run, data, options.jobs))
             if options.cluster:
                 own = dict(map(_option, options.cluster_options))
                 run_on_cluster(to_run, data, options.results, cluster=options.cluster, options=own, console=console)
             else:
+                console.print(estimate(to_run, data, options.jobs))
                 run_here(to_run, data, options.results, jobs=options.jobs, console=console)
     return read_records([cell.directory(options.results) / "record.json" for cell in cells])
 

@@ -256,7 +256,7 @@ class _Run:
         if found["digest"] != self.dataset.digest:
             raise ValueError(
                 f"{self.directory} was trained on other data ({found['name']}, digest {found['digest'][:12]}) than "
-                f"given ({self.dataset.name}, digest {self.dataset.digest[:12]}): give the same data or another directory"
+                f"given ({self.dataset.name}, digest {self.dataset.digest[:12]}): give the same or another directory"
             )
         with torch.no_grad():
             for key, value in self.params.items():
@@ -322,9 +322,9 @@ class _Report:
             return
         with run.episodes() as stream:
             episodes = next(stream)
-        run.gradient(episodes)
+        run.gradient(episodes).loss.item()  # asked for, so that a GPU has finished
         began = time.perf_counter()
-        run.gradient(episodes)
+        run.gradient(episodes).loss.item()
         each = time.perf_counter() - began
         left = config.iterations - run.state.step
         log.info(

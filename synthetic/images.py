@@ -85,7 +85,7 @@ def class_program(split: str, index: int, *, seed: int = 0) -> ClassProgram:
     symmetry, stroke, texture, law = deck[dealt[before + index]]
 
     draw = _Draws(_uniform(_stream("class", seed, split, index).random_raw(32))[None])
-    wedge = 0.5 / max(SYMMETRIES[symmetry], 0.5)  # the part of the plane that the mirrors repeat, from the y axis on
+    wedge = 0.5 / max(SYMMETRIES[symmetry], 0.5)  # what the mirrors repeat, from the y axis on; without any, all
     parts, places = [], []
     for farthest in (0.2, 0.4, 0.6):
         parts.append(PARTS[int(draw.one(0, len(PARTS)))])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -24,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require", default="", help="what must not be skipped, separated by commas: gpu, data")
 
 
-def _absent(config: pytest.Config, kind: str, reason: str) -> None:
+def _absent(config: pytest.Config, kind: str, reason: str) -> NoReturn:
     if kind in config.getoption("--require").split(","):
         pytest.fail(f"--require {kind}: {reason}", pytrace=False)
     pytest.skip(reason)

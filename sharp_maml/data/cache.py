@@ -16,7 +16,7 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,7 +37,7 @@ _HASH_BYTES = 1 << 24
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClassImages:
     """The images of one split, class after class.
 
@@ -56,7 +56,7 @@ class ClassImages:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits with distinct classes, and the digest that names their content in records.
+    """Three splits with distinct classes, and the digest that names their content in records and decides equality.
 
     Attributes:
         name: what the images are, e.g. `miniimagenet`.
@@ -70,7 +70,7 @@ class Dataset:
     digest: str
     size: int
     channels: int
-    splits: Mapping[str, ClassImages]
+    splits: Mapping[str, ClassImages] = field(compare=False, repr=False)
 
 
 def write_cache(
@@ -147,8 +147,8 @@ def open_cache(directory: str | os.PathLike[str], *, verify: bool = False) -> Da
 
 
 def is_cache(directory: Path) -> bool:
-    """Whether a complete cache lies there (its index is written last)."""
-    return (directory / INDEX).is_file()
+    """Whether a complete cache lies there; other data may have an `index.json` too."""
+    return all((directory / name).is_file() for name in (INDEX, f"{SPLITS[0]}.npy"))
 
 
 @contextmanager

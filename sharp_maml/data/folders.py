@@ -89,8 +89,7 @@ def open_dataset(
     with ExitStack() as stack:
         name, splits = source.read(stack)
         n = sum(len(images) for classes in splits.values() for images in classes.values())
-        cost = n * size**2 * (1 if name.startswith("omniglot") else 3) / 1e6
-        _log.info("%s: building the cache %s, once: %d images, %.0f MB", directory, entry, n, cost)
+        _log.info("%s: building %s, once: %d images, at most %.0f MB", directory, entry, n, n * size**2 * 3 / 1e6)
         square = partial(_square, size=size)
         resized = {
             split: {label: images.map(square) for label, images in classes.items()} for split, classes in splits.items()
@@ -150,14 +149,18 @@ def _recognise(directory: Path, split_seed: int) -> Source:
             f"{directory}: expected three splits as {form.name}, found {', '.join(p.name for p in paths.values())} "
             f"without {' and '.join(lacking)}. Add what is missing"
         )
+    if next(directory.rglob("*.parquet"), None):
+        raise DataError(
+            f"{directory}: expected miniImageNet or folders of images, found Parquet files, which are not read; if "
+            f"{miniimagenet.LOOK_ALIKE}. {miniimagenet.ADVICE}"
+        )
     pool = tuple(sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if pool:
         return Source(f"pool{split_seed}", SIZE, pool, partial(_read_pool, directory, split_seed))
     names = sorted(p.name for p in directory.iterdir())
-    parquet = " Parquet files are not read." if any(name.endswith(".parquet") for name in names) else ""
     raise DataError(
         f"{directory}: expected a data cache, miniImageNet, Omniglot or folders of images, found "
-        f"{', '.join(names[:5]) or 'an empty directory'}.{parquet} See the docstring of open_dataset"
+        f"{', '.join(names[:5]) or 'an empty directory'}. See the docstring of open_dataset"
     )
 
 
@@ -225,4 +228,5 @@ def _fingerprint(directory: Path, paths: Iterable[Path]) -> str:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    return (file for file in path.rglob("*") if file.is_file()) if path.is_dir() else iter([path])
+    below = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return below if path.is_dir() else iter([path])

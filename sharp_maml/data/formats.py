@@ -11,6 +11,7 @@ import io
 import pickle
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -131,7 +132,7 @@ def class_folders(tree: Tree) -> Classes:
     """The classes of a tree in which each folder of images is a class.
 
     Raises:
-        DataError: there are no images, or class folders at different depths.
+        DataError: there are no images, class folders at different depths, or folders without images.
     """
     classes: dict[str, list[str]] = {}
     for name in tree.names:
@@ -139,6 +140,10 @@ def class_folders(tree: Tree) -> Classes:
     if not classes or len({PurePosixPath(folder).parent for folder in classes}) > 1 or "." in classes:
         found = "images in " + ", ".join(sorted(classes)[:4]) if classes else "no images"
         raise DataError(f"{tree.where}: expected one folder of images a class, all side by side, found {found}")
+    top = {PurePosixPath(folder).parts[0] for folder in classes}
+    for folder in sorted(tree.where.iterdir()) if tree.where.is_dir() else ():
+        if folder.is_dir() and folder.name not in top and not folder.name.startswith("."):
+            raise DataError(f"{folder}: expected images that Pillow reads, found none; add them or remove the folder")
     return {PurePosixPath(folder).name: tree.images(names) for folder, names in sorted(classes.items())}
 
 
@@ -160,7 +165,7 @@ def decode(data: bytes, where: str, mode: str) -> Image.Image:
             return image.convert(mode)
     except DataError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         raise damaged(where, "an image", data[:512], str(error)) from error
 
 
@@ -183,10 +188,10 @@ def damaged(where: Path | str, expected: str, head: bytes | None = None, detail:
 
 def _image_names(names: Iterable[str]) -> list[str]:
     suffixes = Image.registered_extensions()
-    paths = (PurePosixPath(name) for name in names)
+    paths = ((name, PurePosixPath(name)) for name in names)
     return sorted(
-        str(path)
-        for path in paths
+        name
+        for name, path in paths
         if path.suffix.lower() in suffixes and not any(part.startswith((".", "__MACOSX")) for part in path.parts)
     )
 
@@ -299,6 +304,18 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
+def _dtype(code: str, align: object, copy: object) -> np.dtype[Any]:
+    """A type of plain numbers: a forged structure or object type could point anywhere in memory.
+
+    It is a copy in any case, as the state that follows is written into it, and made without the old form of `align`.
+    """
+    del align, copy
+    kind = np.dtype(code, copy=True)
+    if kind.kind not in "biuf":
+        raise DataError(f"this pickle holds an array of type {kind}; only plain numbers are read")
+    return kind
+
+
 def _encode(text: str, encoding: str) -> bytes:
     """What protocol 2 writes for bytes; the codec is fixed."""
     del encoding
@@ -318,7 +335,7 @@ _PICKLE_FAULTS = (  # whatever a damaged stream of opcodes can lead to
 _PLAIN = np.zeros(1, np.uint8)
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "dtype"): _dtype,
     ("numpy.core.multiarray", "_reconstruct"): _PLAIN.__reduce__()[0],
     ("numpy.core.numeric", "_frombuffer"): _PLAIN.__reduce_ex__(5)[0],
     ("numpy.core.multiarray", "scalar"): _PLAIN[0].__reduce__()[0],

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -86,6 +86,7 @@ def test_another_seed_splits_the_pool_otherwise(pool: Path) -> None:
     assert names(open_dataset(pool, size=4)) != names(open_dataset(pool, size=4, split_seed=1))
 
 
+@settings(deadline=None)
 @given(labels=st.sets(st.text(min_size=1), min_size=3), seed=st.integers(0, 10**6))
 def test_a_split_pool_has_every_class_once_and_no_split_empty(labels: set[str], seed: int) -> None:
     none = Images((), Image.open)
@@ -99,6 +100,18 @@ def test_a_split_pool_has_every_class_once_and_no_split_empty(labels: set[str], 
 def test_shares_that_do_not_add_up_are_refused(shares: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="shares: must be positive and add up to 1"):
         split_pool({}, seed=0, shares=shares)
+
+
+def test_a_class_folder_without_images_is_named_not_dropped(own: Path) -> None:
+    (own / "train" / "barren").mkdir()
+    (own / "train" / "barren" / "notes.txt").touch()
+    with pytest.raises(DataError, match="barren: expected images that Pillow reads, found none"):
+        open_dataset(own)
+
+
+def test_an_index_of_other_software_does_not_make_a_cache(own: Path) -> None:
+    (own / "index.json").write_text("{}")
+    assert open_dataset(own, size=8).name == "folders"
 
 
 def test_a_pool_of_two_classes_cannot_be_split(tmp_path: Path) -> None:
@@ -133,8 +146,7 @@ def test_a_changed_source_is_read_again(own: Path) -> None:
 def test_the_cost_is_told_before_the_cache_is_built(own: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     open_dataset(own, size=8)
-    assert "building the cache" in caplog.text
-    assert "22 images, 0 MB" in caplog.text
+    assert "once: 22 images, at most 0 MB" in caplog.text
 
 
 def test_the_cache_lies_where_the_argument_says(own: Path, tmp_path: Path, cache_dir: Path) -> None:
@@ -206,6 +218,19 @@ def test_a_file_in_place_of_a_directory_is_named(own: Path) -> None:
         open_dataset(own / "train" / "a" / "0.png")
 
 
+def test_a_directory_of_other_files_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(DataError, match=r"found thesis\.tex\. See the docstring"):
+        open_dataset(tmp_path)
+
+
+def test_files_hidden_by_the_system_do_not_make_the_source_new(own: Path, cache_dir: Path) -> None:
+    open_dataset(own, size=8)
+    (own / "train" / ".DS_Store").touch()
+    open_dataset(own, size=8)
+    assert len([path for path in cache_dir.iterdir() if path.is_dir()]) == 1
+
+
 def test_an_empty_directory_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"expected a data cache, miniImageNet, Omniglot or folders .* an empty directory"
@@ -213,9 +238,10 @@ def test_an_empty_directory_is_named(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-def test_parquet_files_are_named_as_not_read(tmp_path: Path) -> None:
-    (tmp_path / "train.parquet").touch()
-    with pytest.raises(DataError, match=r"found train\.parquet\. Parquet files are not read"):
+def test_parquet_files_are_not_read_and_the_look_alike_that_comes_so_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train-00000-of-00013.parquet").touch()
+    with pytest.raises(DataError, match=r"found Parquet files, which are not read; .*timm/mini-imagenet"):
         open_dataset(tmp_path)
 
 

@@ -76,6 +76,17 @@ def test_pickles_may_hold_a_list_of_arrays(tmp_path: Path) -> None:
     }
 
 
+def test_pickles_of_python_2_are_read(tmp_path: Path) -> None:
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+        b"(I1\n(I1\nI1\nI1\nI3\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntR"
+        b"(I3\nS'|'\nNNNI-1\nI-1\nI0\ntbI00\nS'\\x00\\x80\\xff'\ntb"
+    )
+    (tmp_path / "x").write_bytes(b"(S'data'\n" + array + b"S'labels'\n(I7\nld.")
+    ((image,),) = read("category-pickles", tmp_path / "x").values()
+    assert image.tolist() == [[[0, 128, 255]]]
+
+
 class Attack:
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, ("touch attacked",)
@@ -96,6 +107,13 @@ def test_a_pickle_that_tries_to_run_code_is_refused_and_does_not_run(
 def test_a_pickle_may_not_even_look_up_other_functions(name: str, tmp_path: Path) -> None:
     (tmp_path / "x.pkl").write_bytes(b"c" + name.replace(" ", "\n").encode() + b"\n.")
     with pytest.raises(DataError, match="this pickle asks for"):
+        read("pickles", tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("kind", ["O", "V8", "U3"])
+def test_a_pickle_may_hold_arrays_of_plain_numbers_only(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"image_data": np.zeros(2, kind), "class_dict": {}}))
+    with pytest.raises(DataError, match=r"holds an array of type .*; only plain numbers are read"):
         read("pickles", tmp_path / "x.pkl")
 
 
@@ -186,6 +204,10 @@ def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:
 def test_an_archive_may_have_a_folder_around_its_classes(tmp_path: Path) -> None:
     path = a_zip(tmp_path / "train.zip", {"train/a/1.jpg": jpeg(), "train/b/1.jpg": jpeg()})
     assert list(read("zips", path)) == ["a", "b"]
+
+
+def test_members_may_be_spelt_with_a_leading_dot(tmp_path: Path) -> None:
+    assert list(read("zips", a_zip(tmp_path / "x.zip", {"./a/1.jpg": jpeg()}))) == ["a"]
 
 
 def test_files_that_are_no_images_are_passed_over(tmp_path: Path) -> None:

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sharp_maml import distributed, load_checkpoint
+from sharp_maml.distributed import Ranks, mean_over_ranks, start, stop
+from sharp_maml.train import train
+from tests.sharp_maml.tiny import SETTINGS, tiny_config, tiny_dataset
+
+BOTH = {"dtype": "float64", "alpha_low": 0.05, "alpha_up": 0.05, "meta_batch": 4}
+EXACT = {"rtol": 0, "atol": 1e-12}
+
+
+def launch(*arguments: str, ranks: int = 2) -> list[subprocess.Popen[str]]:
+    """The same command once a rank, as torchrun would start it, but with processes that a test can send signals to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments],
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(ranks)
+    ]  # fmt: skip
+
+
+def finish(processes: list[subprocess.Popen[str]], timeout: float = 120) -> list[tuple[int, str, str]]:
+    """Exit code, output and errors of each; none is left behind."""
+    try:
+        return [(process.returncode, *text) for process in processes for text in [process.communicate(timeout=timeout)]]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture
+def toml(tmp_path):
+    """A configuration file of the tiny problem on disk, whose meta-batch two ranks can share."""
+    tiny_dataset(tmp_path / "tiny")
+    path = tmp_path / "tiny.toml"
+    values = {**SETTINGS, **BOTH, "iterations": 6, "data": str(tmp_path / "tiny")}
+    path.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items()))
+    return path
+
+
+def tensors(directory: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_checkpoint(directory / f"{name}.safetensors").tensors
+
+
+def assert_close(one: Path, other: Path) -> None:
+    """Weights and the optimizer's moments; the sums of a mean are in another order, so not bit for bit."""
+    a, b = tensors(one), tensors(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], **EXACT, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_without_a_launcher_there_is_one_rank_and_no_process_group(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert start("cpu") == Ranks(0, 1)
+    assert not torch.distributed.is_initialized()
+    stop()
+
+
+def test_without_a_process_group_the_mean_is_the_tree_itself():
+    tree = {"a": torch.ones(2)}
+    assert mean_over_ranks(tree) is tree
+
+
+@pytest.fixture
+def group_of_one(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    yield
+    stop()
+
+
+def test_stopping_leaves_the_group_and_can_be_repeated(group_of_one):
+    assert torch.distributed.is_initialized()
+    stop()
+    stop()
+    assert not torch.distributed.is_initialized()
+
+
+shapes = st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=5)
+
+
+def test_the_mean_of_one_rank_keeps_names_shapes_order_and_values(group_of_one):
+    @settings(deadline=None, max_examples=50)
+    @given(shapes)
+    def law(shapes):
+        tree = {f"p{i}": torch.randn(shape, dtype=torch.float64) for i, shape in enumerate(shapes)}
+        found = mean_over_ranks(tree)
+        assert list(found) == list(tree)
+        assert all(torch.equal(found[name], value) for name, value in tree.items())
+
+    law()
+
+
+def test_the_mean_over_two_processes_is_the_mean_and_the_same_in_both():
+    """Rank r has r + 1 times a tree of numbers; the mean of two ranks is 1.5 times it."""
+    code = """if True:
+        import torch
+        from sharp_maml import distributed
+        ranks = distributed.start("cpu")
+        tree = {"a": torch.arange(6, dtype=torch.float64).reshape(2, 3), "b": torch.tensor(-0.25, dtype=torch.float64)}
+        mine = {name: (ranks.rank + 1) * value for name, value in tree.items()}
+        found = distributed.mean_over_ranks(mine)
+        same = all(torch.equal(found[name], 1.5 * value) for name, value in tree.items())
+        kept = torch.equal(mine["a"], (ranks.rank + 1) * tree["a"])
+        print(ranks, list(found), same, kept)
+        distributed.stop()
+    """
+    done = finish(launch("-c", code))
+    for rank, (status, out, error) in enumerate(done):
+        assert status == 0, error
+        assert out == f"Ranks(rank={rank}, world_size=2) ['a', 'b'] True True\n"
+
+
+@pytest.mark.parametrize(("device", "chosen"), [("cuda", [3]), ("cuda:1", []), ("cpu", [])])
+def test_each_process_of_a_machine_takes_its_own_gpu_where_none_is_named(monkeypatch, device, chosen):
+    used, kinds = [], []
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "set_device", used.append)
+    monkeypatch.setattr(distributed.distributed, "init_process_group", kinds.append)
+    monkeypatch.setattr(distributed.distributed, "get_rank", lambda: 3)
+    monkeypatch.setattr(distributed.distributed, "get_world_size", lambda: 4)
+    assert start(device) == Ranks(3, 4)
+    assert used == chosen
+    assert kinds == ["gloo" if device == "cpu" else "nccl"]
+
+
+def test_two_processes_compute_what_one_does(toml, tmp_path):
+    """Both ascents, Adam, float64: the mean over ranks is taken before the upper ascent, or this fails."""
+    done = finish(launch("-m", "sharp_maml.train", str(toml), "--directory", str(tmp_path / "two")))
+    assert [status for status, _, _ in done] == [0, 0], done
+    config = tiny_config(**BOTH, iterations=6)
+    state = train(config, tiny_dataset(tmp_path / "tiny"), tmp_path / "one")
+    assert_close(tmp_path / "one", tmp_path / "two")
+    progress = load_checkpoint(tmp_path / "two/last.safetensors").metadata["progress"]
+    assert [point["validation_accuracy"] for point in progress["curve"]] == [
+        point["validation_accuracy"] for point in state.curve
+    ]
+    assert ["evaluate with" in out for _, out, _ in done] == [True, False]  # rank 0 speaks
+    assert "step 6 of 6" in done[0][2]
+    assert "step" not in done[1][2]
+
+
+def test_the_control_the_mean_after_the_ascent_is_something_else(tmp_path):
+    """Each half of the meta-batch ascending by itself differs by far more than the tolerance of the test above."""
+    from sharp_maml import Protocol, build, episode
+
+    dataset = tiny_dataset(tmp_path / "tiny")
+    experiment = build(tiny_config(**BOTH), channels=3)
+    params = experiment.init(0)
+    drawn = [episode(dataset, "train", Protocol(3, 1, 4), seed=0, index=i, dtype=torch.float64) for i in range(4)]
+    whole, first, second = (experiment.method.gradient(params, e).grad for e in (drawn, drawn[:2], drawn[2:]))
+    assert max(float(((first[n] + second[n]) / 2 - whole[n]).abs().max()) for n in whole) > 1e-6
+
+
+def test_a_meta_batch_that_the_processes_cannot_share_equally_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(distributed, "start", lambda device: Ranks(0, 3))
+    with pytest.raises(ValueError, match="meta_batch must be a multiple of the 3 processes, got 2"):
+        train(tiny_config(meta_batch=2), tiny_dataset(tmp_path / "tiny"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_an_error_on_all_ranks_ends_all_with_its_message(toml, tmp_path):
+    done = finish(launch("-m", "sharp_maml.train", str(toml), "meta_batch=3", "--directory", str(tmp_path / "run")))
+    for status, _, error in done:
+        assert status == 2
+        assert error.endswith("error: meta_batch must be a multiple of the 2 processes, got 3\n")
+
+
+@pytest.mark.slow
+def test_torchrun_trains_and_a_finished_run_is_not_run_again(toml, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    own = ["sharp_maml.train", str(toml), "--directory", str(tmp_path / "two")]
+    for _ in range(2):
+        subprocess.run([*command, *own], check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    train(tiny_config(**BOTH, iterations=6), tiny_dataset(tmp_path / "tiny"), tmp_path / "one")
+    assert_close(tmp_path / "one", tmp_path / "two")
+    lines = (tmp_path / "two/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 6]
+
+
+def wait_for_steps(directory: Path, steps: int, processes: list[subprocess.Popen[str]]) -> None:
+    deadline = time.monotonic() + 90
+    while True:
+        path = directory / "metrics.jsonl"
+        if path.exists() and len(path.read_text().splitlines()) >= steps:
+            return
+        assert all(process.poll() is None for process in processes), finish(processes)
+        assert time.monotonic() < deadline, finish(processes, timeout=1)
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("receivers", [[0], [1], [0, 1]], ids=str)
+def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_the_run_goes_on(toml, tmp_path, receivers):
+    command = ["-m", "sharp_maml.train", str(toml), "iterations=150", "validate_every=75", "--directory"]
+    processes = launch(*command, str(tmp_path / "cut"))
+    wait_for_steps(tmp_path / "cut", 3, processes)
+    for rank in receivers:
+        processes[rank].send_signal(signal.SIGTERM)
+    done = finish(processes)
+    assert [status for status, _, _ in done] == [128 + signal.SIGTERM] * 2, done
+    progress = load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]
+    reached = [json.loads(line)["step"] for line in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
+    assert 3 <= progress["step"] == reached[-1] < 150
+    for name in ("cut", "whole"):
+        done = finish(launch(*command, str(tmp_path / name)))
+        assert [status for status, _, _ in done] == [0, 0], done
+    cut, whole = tensors(tmp_path / "cut"), tensors(tmp_path / "whole")
+    assert all(torch.equal(cut[name], whole[name]) for name in whole)
+    assert load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["interruptions"] == 1
