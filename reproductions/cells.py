@@ -27,6 +27,7 @@ from sharp_maml.evaluate import evaluate
 from sharp_maml.train import train
 
 POLL_SECONDS = 0.5
+COMMAND = (sys.executable, "-m", "reproductions.cells")
 
 
 def run(cell: Cell, dataset: Dataset, results: Path) -> None:
@@ -148,7 +149,7 @@ def run_on_cluster(
 def _start(cell: Cell, data: Path, results: Path) -> subprocess.Popen[bytes]:
     directory = cell.directory(results)
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "reproductions.cells", str(data), str(results), *cell.words]
+    command = [*COMMAND, str(data), str(results), *cell.words]
     environment = {**os.environ, "OMP_NUM_THREADS": str(cell.config.threads)} if cell.config.threads else None
     with (directory / "log.txt").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment)

@@ -388,6 +388,8 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
 def _option(text: str) -> tuple[str, object]:
     """Name and value of a `name=value` text; what is not a TOML value is text."""
     name, _, value = text.partition("=")
+    if not name or not value:
+        raise TableError(f"--cluster-options must be KEY=VALUE, got {text!r}")
     try:
         return name, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:

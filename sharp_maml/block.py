@@ -1,32 +1,30 @@
-"""One block of conv4 (convolution, batch norm, ReLU, max-pooling) in two forms with the same values.
+"""One block of conv4, convolution, batch norm, ReLU and max-pooling, in two forms that have the same values.
 
-`elementary` is written in plain torch operations: any derivative, `torch.func.vmap`, statistics of other inputs than
-those normalised. `fused` is what training runs: one `torch.autograd.Function` whose first and second derivative are
-the closed forms below, in the native kernels of the convolution and its two adjoints. It pools before it normalises,
-so that one activation of full size is kept instead of three, and only one pass is made over it where torch makes four.
-A third derivative and `vmap` of it are errors, never wrong numbers. Read next: `models.py`.
+`elementary` is written in plain torch operations: right to any derivative, under `torch.func.vmap`, and with statistics
+of other inputs than those normalised. `fused` is what training runs: a `torch.autograd.Function` whose first and second
+derivatives are the closed forms below, on the native kernels of the convolution and of its two adjoints. It pools
+before it normalises, so that one activation of full size is kept and written where torch has three. A third derivative
+of it and `vmap` are errors, never wrong numbers. Read next: `models.py`, which stacks four of these.
 
-Notation. C(x, w) is the convolution, I(g, w) and W(x, g) its adjoints in x and w. Per channel, over the N entries of
-y = C(x, w): mean m, variance, r = 1 / sqrt(variance + eps) and h = (y - m) r. P picks the entry of y that is largest in
-its window, P^T puts it back. Sums are per channel.
+Notation: C(x, w) is the convolution; I(g, w) and W(x, g) are its adjoints in x and in w. Per channel, over the n
+entries of y = C(x, w): r = 1 / sqrt(variance + 1e-5) and h = (y - mean) r. P picks from each window the entry where y
+is largest and P^T puts it back. Sums, like scale and shift, are one number a channel; scale >= 0, see `block`.
 
-    forward     z = P h scale + shift,  output = max(z, 0)                                  (scale >= 0, see `block`)
-    backward    from e, the output's gradient where z > 0 and 0 elsewhere:
-                b = sum e,  a = sum e P h       the gradients of shift and scale
-                g = scale r (P^T e - b/N - h a/N),  I(g, w),  W(x, g)                       gradients of y, x and w
-    second      of  <g, u> + a A + b B + ...  with u = C(X, w) + C(x, V), given the factors X, V, A, B that multiply
-                the gradients of x, w, scale, shift; with p = sum u, q = sum u h, E = sum e P u - b p/N - a q/N:
-                for e:      scale r (P u - p/N - P h q/N) + A P h + B
-                for scale:  r E
-                for y:      G = r (k u + c P^T e) - r (k p + c b)/N - r h (k q + c a + scale r E)/N
-                            with k = -scale r a/N, c = A - scale r q/N
-                for x:      I(G, w) + I(g, V)
-                for w:      W(x, G) + W(X, g)
+Forward: the output is max(P h scale + shift, 0).
+
+Backward, from e (the output's gradient, where the output is positive):
+    shift: b = sum e,    scale: a = sum e P h,    y: g = scale r (P^T e - b/n - h a/n),    x: I(g, w),    w: W(x, g).
+
+Second backward: the derivatives of <I(g, w), X> + <W(x, g), V> + a A + b B, that is of <g, u> + a A + b B with
+u = C(X, w) + C(x, V). With p = sum u, q = sum u h, k = -scale r a/n, c = A - scale r q/n and
+E = sum e P u - (b p + a q)/n:
+    e: scale r (P u - p/n) + c P h + B,    scale: r E,    x: I(g, V),    w: W(X, g),
+    y: r (k u + c P^T e - (k p + c b)/n - h (k q + c a + scale r E)/n), which joins g in the backward pass above.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -55,7 +53,7 @@ def block(
         shift: Of the batch norm, `filters`.
         statistics_from: Mean and variance are those of this many first items, and normalise all of them; the block is
             then elementary. None: of all items.
-        form: See `Form`.
+        form: `fused` is right to the second derivative; `elementary` to any, and under `vmap`.
 
     Returns:
         `n x filters x height // 2 x width // 2`.
@@ -74,130 +72,197 @@ def block(
         return max_pool2d(z.relu(), 2)
     # The largest z of a window is at the largest y only where scale >= 0. A negative scale changes sign together with
     # its filter, which leaves z as it is.
-    sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-    return _Block.apply(x, weight * sign.view(-1, 1, 1, 1), scale * sign, shift)[0]
+    sign = torch.ones_like(scale).copysign(scale.detach())
+    output: Tensor = _Forward.apply(x, weight * sign.view(-1, 1, 1, 1), scale * sign, shift)[0]  # type: ignore[no-untyped-call]
+    return output
 
 
 class _Once(Function):
-    """A function with one form of derivative, and none under `vmap`."""
+    """What the three functions share: they are never vmapped."""
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:
-        raise RuntimeError("vmap over the fused block is not supported: use batch_norm_form='elementary'")
+        raise RuntimeError("the fused block does not work under vmap: use batch_norm_form='elementary'")
 
 
-class _Block(_Once):
-    """(x, w, scale, shift) -> output, y and what the derivatives need; y is there for its second-order gradient G."""
+class _Forward(_Once):
+    """x, w, scale, shift -> the output, y, and constants. y is an output so that its second gradient can come back."""
 
     @staticmethod
-    def forward(x, w, scale, shift):
-        y = conv2d(x, w, padding=1).contiguous(memory_format=torch.channels_last)
+    def forward(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+        y = _convolution(x, w)
         mean, variance = torch.batch_norm_update_stats(y, None, None, 0.0)
         r = torch.rsqrt(variance + EPS)
         largest, index = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])
         centred = largest.sub_(_per_channel(mean))
-        output = torch.addcmul(_per_channel(shift), centred, _per_channel(r * scale)).relu_()
+        output = torch.addcmul(_per_channel(shift), centred, _per_channel(scale * r)).relu_()
         return output, y, mean, r, centred, index
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, w, scale, _ = inputs
         ctx.save_for_backward(x, w, scale, *output)
         ctx.mark_non_differentiable(*output[2:])
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(False)  # zeros for the constants would cost as much as the activations
 
     @staticmethod
-    def backward(ctx, d_output, G, *_):
-        x, w, scale, output, *rest = ctx.saved_tensors
+    def backward(ctx: Any, d_output: Tensor | None, d_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        x, w, scale, output, *constants = ctx.saved_tensors
+        d_output = torch.zeros_like(output) if d_output is None else d_output
         e = torch.ops.aten.threshold_backward(d_output, output.detach(), 0)
-        dx, dw, dscale, dshift, _ = _Gradient.apply(ctx.needs_input_grad[0], G, e, x, w, scale, *rest)
-        return dx, dw, dscale, dshift
+        dx, dw, a, b, _ = _Backward.apply(ctx.needs_input_grad[0], d_y, e, x, w, scale, *constants)  # type: ignore[no-untyped-call]
+        return dx, dw, a, b
 
 
-class _Gradient(_Once):
-    """(e, x, w, scale, y) -> the gradients of x, w, scale and shift, and that of y for the second derivative."""
+class _Backward(_Once):
+    """e, x, w, scale, y -> the gradients of x, w, scale, shift, and g. `d_y`: what the second backward adds to g."""
 
     @staticmethod
-    def forward(needs_dx, G, e, x, w, scale, y, mean, r, centred, index):
-        n = y.numel() // len(scale)
+    def forward(
+        needs_dx: bool,
+        d_y: Tensor | None,
+        e: Tensor,
+        x: Tensor,
+        w: Tensor,
+        scale: Tensor,
+        y: Tensor,
+        mean: Tensor,
+        r: Tensor,
+        centred: Tensor,
+        index: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        n = y.numel() // len(mean)
+        s = scale * r
         b = _sum(e)
         a = _sum(e * centred) * r
-        k = scale * r
-        g = _affine(y, -k * r * a / n, mean, -k * b / n)
-        _put(g, index, e * _per_channel(k))
-        if G is not None:
-            g += G
-        return (_input_gradient(g, x, w) if needs_dx else None), _weight_gradient(g, x, w), a, b, g
+        g = _add_put(_affine(y, mean, -s * r * a / n, -s * b / n), e * _per_channel(s), index)
+        if d_y is not None:
+            g += d_y
+        return _adjoint_in_x(g, x, w) if needs_dx else None, _adjoint_in_w(g, x, w), a, b, g
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
-        _, _, *saved = inputs
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, d_y, *tensors = inputs
         *_, a, b, g = output
-        ctx.save_for_backward(*saved, a, b, g)
+        ctx.is_second = d_y is not None
+        ctx.save_for_backward(*tensors, a, b, g)
         ctx.mark_non_differentiable(g)
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx, X, V, A, B, _):
-        de, dx, dw, dscale, G = _SecondGradient.apply(ctx.needs_input_grad[3], X, V, A, B, *ctx.saved_tensors)
-        return None, None, de, dx, dw, dscale, G, None, None, None, None
+    def backward(
+        ctx: Any, X: Tensor | None, V: Tensor | None, A: Tensor | None, B: Tensor | None, _: None
+    ) -> tuple[Tensor | None, ...]:
+        if ctx.is_second:
+            _refuse_third_derivative()
+        needs_dx = ctx.needs_input_grad[3]
+        return None, None, *_SecondBackward.apply(needs_dx, X, V, A, B, *ctx.saved_tensors), *[None] * 4  # type: ignore[no-untyped-call]
 
 
-class _SecondGradient(_Once):
+class _SecondBackward(_Once):
+    """Factors X, V, A, B of the gradients -> the derivatives in e, x, w, scale and y of the sum of the products."""
+
     @staticmethod
-    def forward(needs_dx, X, V, A, B, e, x, w, scale, y, mean, r, centred, index, a, b, g):
-        n = y.numel() // len(scale)
-        u = torch.zeros_like(y) if V is None else conv2d(x, V, padding=1).contiguous(memory_format=torch.channels_last)
+    def forward(
+        needs_dx: bool,
+        X: Tensor | None,
+        V: Tensor | None,
+        A: Tensor | None,
+        B: Tensor | None,
+        e: Tensor,
+        x: Tensor,
+        w: Tensor,
+        scale: Tensor,
+        y: Tensor,
+        mean: Tensor,
+        r: Tensor,
+        centred: Tensor,
+        index: Tensor,
+        a: Tensor,
+        b: Tensor,
+        g: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        n = y.numel() // len(mean)
+        s = scale * r
+        u = torch.zeros_like(y) if V is None else _convolution(x, V)
         if X is not None:
-            u += conv2d(X, w, padding=1)
+            u += _convolution(X, w)
         A = torch.zeros_like(a) if A is None else A
         B = torch.zeros_like(b) if B is None else B
-        p = _sum(u)
-        q = (torch.linalg.vecdot(_flat(u), _flat(y), dim=1).sum(0) - mean * p) * r
         Pu = _pick(u, index)
-        s = scale * r
+        p = _sum(u)
+        q = (_sum(u * y) - mean * p) * r
         E = _sum(e * Pu) - (b * p + a * q) / n
-        de = _affine(centred, r * (A - s * q / n), None, B - s * p / n).addcmul_(Pu, _per_channel(s))
         k = -s * a / n
         c = A - s * q / n
-        G = _affine(y, -r * r * (k * q + c * a + s * E) / n, mean, -r * (k * p + c * b) / n)
-        G.addcmul_(u, _per_channel(r * k))
-        _put(G, index, e * _per_channel(r * c))
-        dx = _input_gradient(g, x, V) if needs_dx and V is not None else None
-        dw = None if X is None else _weight_gradient(g, X, w)
-        return de, dx, dw, r * E, G
+        de = torch.addcmul(_per_channel(B - s * p / n), centred, _per_channel(c * r)).addcmul_(Pu, _per_channel(s))
+        dy = _affine(y, mean, -r * r * (k * q + c * a + s * E) / n, -r * (k * p + c * b) / n)
+        dy = _add_put(dy.addcmul_(u, _per_channel(r * k)), e * _per_channel(r * c), index)
+        dx = _adjoint_in_x(g, x, V) if needs_dx and V is not None else None
+        dw = _adjoint_in_w(g, X, w) if X is not None else None
+        return de, dx, dw, r * E, dy
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         pass
 
     @staticmethod
-    def backward(ctx, *_):
-        raise RuntimeError("the fused block has two derivatives, a third was asked for: use batch_norm_form='elementary'")
+    def backward(ctx: Any, *_: Tensor | None) -> NoReturn:
+        _refuse_third_derivative()
 
 
-def _per_channel(x):
-    return x.view(1, -1, 1, 1)
+def _refuse_third_derivative() -> NoReturn:
+    raise RuntimeError("the fused block has no third derivative: use batch_norm_form='elementary'")
 
-def _sum(x):
-    return x.sum((0, 2, 3))
 
-def _affine(x, slope, centre, offset):
-    if centre is not None:
-        offset = offset - slope * centre
-    return torch.addcmul(_per_channel(offset), x, _per_channel(slope))
+def _convolution(x: Tensor, w: Tensor) -> Tensor:
+    """C(x, w), in `channels_last` whatever the format of the inputs: `_add_put` writes into this format."""
+    return conv2d(x, w, padding=1).contiguous(memory_format=torch.channels_last)
 
-def _flat(x):
+
+def _adjoint_in_x(g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """I(g, w); of x the shape is used."""
+    return _convolution_backward(g, x, w, [True, False, False])[0]
+
+
+def _adjoint_in_w(g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+    """W(x, g); of w the shape is used."""
+    return _convolution_backward(g, x, w, [False, True, False])[1]
+
+
+def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> tuple[Tensor, ...]:
+    """Torch's own kernels. Its double backward takes W(X, g) for a convolution with kernels as large as the image."""
+    result: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        g, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, mask
+    )
+    return result
+
+
+def _affine(y: Tensor, mean: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    """(y - mean) slope + offset in one pass."""
+    return torch.addcmul(_per_channel(offset - mean * slope), y, _per_channel(slope))
+
+
+def _pick(y: Tensor, index: Tensor) -> Tensor:
+    """P y."""
+    images, channels, height, width = index.shape
+    return _flat(y).gather(1, _flat(index)).view(images, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _add_put(y: Tensor, values: Tensor, index: Tensor) -> Tensor:
+    """y + P^T values, in place; `view` and not `reshape`, which might write into a copy."""
+    y.permute(0, 2, 3, 1).view(len(y), -1, y.shape[1]).scatter_add_(1, _flat(index), _flat(values))
+    return y
+
+
+def _flat(x: Tensor) -> Tensor:
+    """`n x pixels x channels`: a view of what is `channels_last`."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
-def _pick(x, index):
-    return _flat(x).gather(1, _flat(index)).view(index.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
-def _put(x, index, values):
-    _flat(x).scatter_add_(1, _flat(index), _flat(values))
+def _sum(x: Tensor) -> Tensor:
+    return x.sum((0, 2, 3))
 
-def _input_gradient(g, x, w):
-    return torch.ops.aten.convolution_backward(g, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False])[0]
 
-def _weight_gradient(g, x, w):
-    return torch.ops.aten.convolution_backward(g, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False])[1]
+def _per_channel(x: Tensor) -> Tensor:
+    return x.view(1, -1, 1, 1)

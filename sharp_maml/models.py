@@ -1,7 +1,7 @@
 """Networks as pure functions of their parameters: the conv4 of few-shot learning, an MLP, and any module of your own.
 
 A model is a pair: `init` draws parameters from an explicit generator, `logits` maps parameters and inputs to class
-scores. Read next: `batch_norm.py` (why there are two forms of it), `meta.py` (what is done with the logits).
+scores. Read next: `block.py` (a block of conv4, and why it has two forms), `meta.py` (what is done with the logits).
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear, max_pool2d
+from torch.nn.functional import linear
 
 from .base import Params
-from .batch_norm import Form, batch_norm, check_form
+from .block import Form, block
 from .meta import Logits
 
 _BLOCKS = 4
@@ -60,7 +60,7 @@ def conv4(
             derivatives, such as those of a Hessian of the meta-loss.
 
     Returns:
-        The model; its inputs are `n x channels x image_size x image_size`, in `channels_last` for speed on CPUs.
+        The model; its inputs are `n x channels x image_size x image_size`.
 
     Raises:
         ValueError: A size is out of range, or the form is unknown.
@@ -75,15 +75,16 @@ def conv4(
     for name, value in {"filters": filters, "channels": channels}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    check_form(batch_norm_form)
+    if batch_norm_form not in get_args(Form):
+        raise ValueError(f"batch_norm_form must be one of {', '.join(get_args(Form))}, got {batch_norm_form!r}")
 
     def init(generator: torch.Generator) -> Params:
         params: Params = {}
-        for block in range(1, _BLOCKS + 1):
-            inward = channels if block == 1 else filters
-            params[f"conv{block}.weight"] = _uniform((filters, inward, 3, 3), 9 * inward, generator)
-            params[f"norm{block}.weight"] = torch.ones(filters, device=generator.device)
-            params[f"norm{block}.bias"] = torch.zeros(filters, device=generator.device)
+        for index in range(1, _BLOCKS + 1):
+            inward = channels if index == 1 else filters
+            params[f"conv{index}.weight"] = _uniform((filters, inward, 3, 3), 9 * inward, generator)
+            params[f"norm{index}.weight"] = torch.ones(filters, device=generator.device)
+            params[f"norm{index}.bias"] = torch.zeros(filters, device=generator.device)
         if ways is not None:
             features = filters * (image_size // 2**_BLOCKS) ** 2
             params |= _linear("head", features, ways, generator)
@@ -95,11 +96,17 @@ def conv4(
             raise ValueError(f"inputs must be {expected}, got {' x '.join(map(str, inputs.shape))}")
         x = inputs if context is None else torch.cat([context, inputs])
         statistics_from = None if context is None else len(context)
-        for block in range(1, _BLOCKS + 1):
-            x = conv2d(x, params[f"conv{block}.weight"], padding=1)
-            weight, bias = params[f"norm{block}.weight"], params[f"norm{block}.bias"]
-            x = batch_norm(x, weight, bias, statistics_from=statistics_from, form=batch_norm_form)
-            x = max_pool2d(x.relu(), 2)
+        if batch_norm_form == "fused":
+            x = x.contiguous(memory_format=torch.channels_last)  # the convolutions of a CPU are faster so
+        for index in range(1, _BLOCKS + 1):
+            x = block(
+                x,
+                params[f"conv{index}.weight"],
+                params[f"norm{index}.weight"],
+                params[f"norm{index}.bias"],
+                statistics_from=statistics_from,
+                form=batch_norm_form,
+            )
         features = x[statistics_from:].flatten(1)
         return features if ways is None else linear(features, params["head.weight"], params["head.bias"])
 

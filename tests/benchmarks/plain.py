@@ -1,0 +1,71 @@
+"""What the public MAML codes do, in their manner: an unrolled loop with `create_graph` over torch's own layers, in NCHW.
+
+It stands for them in the benchmark (`bench.py`) and computes the same number as the package with its default settings:
+perturbations are constants, and those made at theta are used again at theta + eps. Episodes go one after the other, so
+that no more than one graph is alive: most of the public codes keep all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import batch_norm, conv2d, cross_entropy, linear, max_pool2d
+
+from sharp_maml import Episode, Params
+
+
+def plain_logits(params: Params, x: Tensor) -> Tensor:
+    for block in range(1, 5):
+        x = conv2d(x, params[f"conv{block}.weight"], padding=1)
+        x = batch_norm(x, None, None, params[f"norm{block}.weight"], params[f"norm{block}.bias"], training=True)
+        x = max_pool2d(x.relu(), 2)
+    return linear(x.flatten(1), params["head.weight"], params["head.bias"])
+
+
+def plain_meta_gradient(
+    params: Params, episodes: Sequence[Episode], *, beta_low: float, alpha_low: float, alpha_up: float, steps: int
+) -> Params:
+    grad, made = _one_pass(params, episodes, beta_low, alpha_low, steps, None)
+    if not alpha_up:
+        return grad
+    eps = _of_length(grad, alpha_up)
+    grad, _ = _one_pass({name: params[name] + eps[name] for name in params}, episodes, beta_low, alpha_low, steps, made)
+    return grad
+
+
+def _one_pass(
+    params: Params,
+    episodes: Sequence[Episode],
+    beta_low: float,
+    alpha_low: float,
+    steps: int,
+    given: list[list[Params]] | None,
+) -> tuple[Params, list[list[Params]]]:
+    theta = {name: value.detach().requires_grad_() for name, value in params.items()}
+    made: list[list[Params]] = []
+    for index, episode in enumerate(episodes):
+        x = theta
+        made.append([])
+        for step in range(steps):
+            point = x
+            if alpha_low:
+                eps = given[index][step] if given else _of_length(_gradient(x, episode), alpha_low)
+                made[-1].append(eps)
+                point = {name: x[name] + eps[name] for name in x}
+            grad = _gradient(point, episode, create_graph=True)
+            x = {name: x[name] - beta_low * grad[name] for name in x}
+        query = cross_entropy(plain_logits(x, episode.query.inputs), episode.query.targets)
+        (query / len(episodes)).backward()
+    return {name: value.grad for name, value in theta.items() if value.grad is not None}, made
+
+
+def _gradient(params: Params, episode: Episode, *, create_graph: bool = False) -> Params:
+    loss = cross_entropy(plain_logits(params, episode.support.inputs), episode.support.targets)
+    return dict(zip(params, torch.autograd.grad(loss, list(params.values()), create_graph=create_graph), strict=True))
+
+
+def _of_length(grad: Params, length: float) -> Params:
+    norm = torch.sqrt(sum((value * value).sum() for value in grad.values()))
+    return {name: length * value / norm for name, value in grad.items()}

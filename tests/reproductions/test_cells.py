@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from reproductions import cells
+from reproductions.cells import main, missing, run, run_here
+from reproductions.specification import Cell, load
+from sharp_maml import load_checkpoint, read_records, write_record
+from sharp_maml.data import open_cache
+from tests.reproductions.records_for_tests import cell, dataset, record
+
+SCRIPT = """
+import os, pathlib, signal, sys, time
+data, results, table, row, tier, seed, device = sys.argv[1:]
+place = pathlib.Path(results) / tier / row / f"seed{seed}"
+def stop(*_):
+    (place / "saved").write_text("")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+(place / "started").write_text(os.environ.get("OMP_NUM_THREADS", ""))
+"""
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def instead(tmp_path, monkeypatch):
+    """Let cells run a few lines of Python in place of training; they know their `place`, `row` and `seed`."""
+
+    def use(lines: str) -> None:
+        (tmp_path / "cell.py").write_text(SCRIPT + lines)
+        monkeypatch.setattr(cells, "COMMAND", (sys.executable, "-S", str(tmp_path / "cell.py")))
+        monkeypatch.setattr(cells, "POLL_SECONDS", 0.02)
+
+    return use
+
+
+def console(terminal: bool = False) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=150)
+
+
+def test_a_cell_without_a_record_is_missing_and_one_with_a_record_is_not(results):
+    todo = [cell("maml"), cell("low"), cell("maml", 1)]
+    write_record(todo[1].directory(results) / "record.json", record("low"))
+    todo[2].directory(results).mkdir(parents=True)
+    assert missing(todo, results) == [todo[0], todo[2]]
+
+
+def test_a_record_of_other_settings_than_todays_is_an_error_that_names_its_directory(results):
+    write_record(cell().directory(results) / "record.json", record("maml"))
+    today = cell(tier=replace(cell().tier, settings={**cell().tier.settings, "iterations": 7}))
+    with pytest.raises(ValueError, match="was made with other settings than maml has now on tier smoke") as error:
+        missing([today], results)
+    assert str(cell().directory(results)) in str(error.value)
+
+
+def test_running_a_cell_trains_it_and_writes_a_record_of_the_best_step_and_of_the_whole_run(tmp_path, results):
+    """Steps of 1e-12 change no answer, so that the first validation stays the best: the run goes on after it."""
+    run(cell("low", 1), dataset(tmp_path / "data"), results)
+    directory = cell("low", 1).directory(results)
+    (found,) = read_records(directory / "record.json")
+    last = load_checkpoint(directory / "last.safetensors").metadata["progress"]
+    assert (found.name, found.seed, found.config_digest) == ("low", 1, cell("low", 1).config.digest)
+    assert (found.protocol["split"], found.protocol["episodes"]) == ("test", 4)
+    assert found.accuracies.keys() == {"transductive", "support"}
+    assert found.selected_step == 3
+    assert [point["step"] for point in found.learning_curve] == [3, 6]
+    assert (found.seconds, found.peak_memory_bytes) == (last["seconds"], last["peak_memory_bytes"])
+    assert missing([cell("low", 1)], results) == []
+
+
+def test_a_table_of_validation_classes_is_judged_on_them(tmp_path, results):
+    own = cell(table=replace(cell().table, split="validation"))
+    run(own, dataset(tmp_path / "data"), results)
+    (found,) = read_records(own.directory(results) / "record.json")
+    assert found.protocol["split"] == "validation"
+
+
+def test_the_command_of_a_cell_runs_the_cell_of_the_specification_that_its_words_name(tmp_path, results):
+    dataset(tmp_path / "data")
+    main([str(tmp_path / "data"), str(results), "table1", "up", "smoke", "0", "cpu"])
+    (found,) = read_records(results / "smoke/up/seed0/record.json")
+    _, tiers = load()
+    assert found.config["alpha_up"] == tiers["smoke"].rows["up"]["alpha_up"]
+    assert found.data_digest == open_cache(tmp_path / "data").digest
+
+
+@pytest.mark.slow
+def test_missing_cells_are_trained_in_processes_of_their_own(tmp_path, results):
+    tables, tiers = load()
+    rows = {row.name: row for row in tables["table1"].rows}
+    own = [Cell(tables["table1"], rows[name], tiers["smoke"], 0) for name in ("maml", "matching-fce")]
+    dataset(tmp_path / "data")
+    shown = console()
+    run_here(own, tmp_path / "data", results, jobs=2, console=shown)
+    assert missing(own, results) == []
+    assert "maml, seed 0: done" in shown.file.getvalue()
+    assert "evaluating 20 test episodes" in (own[0].directory(results) / "log.txt").read_text()
+
+
+def test_a_finished_cell_is_one_line_where_there_is_no_terminal(tmp_path, results, instead):
+    instead("")
+    shown = console()
+    run_here([cell(seed=seed) for seed in range(3)], tmp_path, results, jobs=1, console=shown)
+    assert shown.file.getvalue().splitlines() == [
+        "maml, seed 0: done, 2 cells left", "maml, seed 1: done, 1 cells left", "maml, seed 2: done, 0 cells left",
+    ]  # fmt: skip
+
+
+def test_a_terminal_shows_a_bar_a_cell(tmp_path, results, instead):
+    instead("")
+    shown = console(terminal=True)
+    run_here([cell("maml"), cell("low")], tmp_path, results, jobs=2, console=shown)
+    assert "low, seed 0" in shown.file.getvalue()
+    assert "6/6" in shown.file.getvalue()
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_as_many_cells_run_at_a_time_as_asked_and_no_more(tmp_path, results, instead, monkeypatch, jobs):
+    instead("time.sleep(0.2)")
+    processes, at_a_time = [], []
+    original = cells._start
+
+    def counting(*arguments):
+        processes.append(original(*arguments))
+        at_a_time.append(sum(process.poll() is None for process in processes))
+        return processes[-1]
+
+    monkeypatch.setattr(cells, "_start", counting)
+    run_here([cell(seed=seed) for seed in range(5)], tmp_path, results, jobs=jobs, console=console())
+    assert len(processes) == 5
+    assert max(at_a_time) == jobs
+
+
+def test_a_cell_has_the_threads_of_its_configuration(tmp_path, results, instead):
+    instead("")
+    few = cell(tier=replace(cell().tier, settings={**cell().tier.settings, "threads": 3}))
+    run_here([few], tmp_path, results, jobs=1, console=console())
+    assert (few.directory(results) / "started").read_text() == "3"
+
+
+def test_a_failing_cell_ends_the_others_and_shows_the_end_of_its_log(tmp_path, results, instead):
+    instead("""
+if row == "low":
+    while not (place.parents[1] / "maml/seed0/started").exists():
+        time.sleep(0.01)
+    print("\\n".join(f"line {i}" for i in range(30)))
+    sys.exit(3)
+time.sleep(60)
+""")
+    with pytest.raises(RuntimeError, match="low, seed 0 ended with exit code 3") as error:
+        run_here([cell("maml"), cell("low"), cell("low", 1)], tmp_path, results, jobs=2, console=console())
+    assert str(cell("low").directory(results) / "log.txt") in str(error.value)
+    assert str(error.value).endswith("\n".join(f"line {i}" for i in range(18, 30)))
+    assert "line 17" not in str(error.value)
+    assert (cell("maml").directory(results) / "saved").exists()
+    assert not cell("low", 1).directory(results).exists()
+
+
+def test_an_interrupt_lets_every_cell_save_and_waits_for_it(tmp_path, results, instead, monkeypatch):
+    instead("time.sleep(60)")
+    own = [cell("maml"), cell("low")]
+
+    original = cells.time.sleep
+
+    def interrupted(seconds: float) -> None:
+        original(seconds)
+        if all((each.directory(results) / "started").exists() for each in own):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cells.time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_here(own, tmp_path, results, jobs=2, console=console())
+    assert all((each.directory(results) / "saved").exists() for each in own)
+
+
+@pytest.mark.slow
+def test_an_interrupted_cell_goes_on_where_it_was(tmp_path, results, monkeypatch):
+    """The real trainer: stopped in the middle, then taken up by the same call."""
+    tables, tiers = load()
+    own = Cell(tables["table1"], tables["table1"].baseline, tiers["smoke"], 0)
+    dataset(tmp_path / "data")
+    original, metrics = cells.time.sleep, own.directory(results) / "metrics.jsonl"
+
+    def interrupted(seconds: float) -> None:
+        original(0.001)
+        if metrics.exists() and metrics.read_text().count("\n") >= 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cells.time, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_here([own], tmp_path / "data", results, jobs=1, console=console())
+    assert (own.directory(results) / "last.safetensors").exists()
+    run_here([own], tmp_path / "data", results, jobs=1, console=console())
+    assert missing([own], results) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, (0, "starting")),
+        ("", (0, "starting")),
+        ("no JSON\n{no JSON}", (0, "starting")),
+        ("\n".join(json.dumps({"step": i, "loss": 1.25, "seconds": 0.5}) for i in range(1, 60)), (59, "loss 1.250, 0.500 s/it")),
+        ('{"step": 4}\n{"step": 5, "loss": 1, "seconds": 2}\n{"step": 6, "lo', (5, "loss 1.000, 2.000 s/it")),
+        ('{}\n{"step": 5, "loss": 1, "seconds": 2}\n{"step": 5, "validation_accuracy": 0.5}', (5, "loss 1.000, 2.000 s/it")),
+    ],
+    ids=["no file", "empty", "damaged", "long", "torn", "validation"],
+)  # fmt: skip
+def test_progress_is_the_last_whole_line_of_training_in_the_metrics(tmp_path, text, expected):
+    if text is not None:
+        (tmp_path / "metrics.jsonl").write_text(text)
+    assert cells._progress(tmp_path) == expected
