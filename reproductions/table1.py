@@ -9,8 +9,8 @@ instead and trains nothing; `--readme` puts that table into the README. Read nex
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-import time
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -26,20 +26,18 @@ from reproductions.specification import HERE, Cell, Row, Table, Tier, load
 from sharp_maml import (
     Config,
     Estimate,
-    Protocol,
     Record,
     RunDirectoryLock,
-    build,
     decide_against,
-    episode,
     interval_over_episodes,
     interval_over_seeds,
+    keep_freed_memory,
     open_dataset,
     paired_over_seeds,
     provenance,
     read_records,
 )
-from sharp_maml.evaluate import to_device
+from sharp_maml.train import time_iteration
 from synthetic import write_images
 
 TRACKED = HERE / "records"
@@ -283,24 +281,12 @@ def prepare_data(tier: Tier, data: Path | None, results: Path) -> Path:
 
 
 def estimate(cells: Sequence[Cell], data: Path, jobs: int) -> str:
-    """What the missing cells will cost: one meta-gradient a row is timed (after a warm-up), nothing is updated."""
-    seconds: dict[str, float] = {}
-    for cell in cells:
-        if cell.row.name in seconds:
-            continue
-        config = cell.config
-        dataset = open_dataset(data, size=config.image_size)
-        protocol = Protocol(config.ways, config.shots, config.queries)
-        drawn = [
-            to_device(episode(dataset, "train", protocol, seed=config.seed, index=i), config.device)
-            for i in range(config.meta_batch)
-        ]
-        experiment = build(config, channels=dataset.channels)
-        params = experiment.init(config.seed)
-        experiment.method.gradient(params, drawn).loss.item()  # asked for, so that a GPU has finished
-        began = time.perf_counter()
-        experiment.method.gradient(params, drawn).loss.item()
-        seconds[cell.row.name] = (time.perf_counter() - began) * config.iterations
+    """What the missing cells will cost, from one timed iteration a row."""
+    rows = {cell.row.name: cell.config for cell in cells}
+    seconds = {
+        name: time_iteration(config, open_dataset(data, size=config.image_size)) * config.iterations
+        for name, config in rows.items()
+    }
     total = sum(seconds[cell.row.name] for cell in cells) / min(jobs, len(cells))
     return f"{len(cells)} cells to train, {jobs} at a time: about {total / 60:.1f} minutes, without evaluation"
 
@@ -326,6 +312,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--allow-dirty", action="store_true", help="accept records of uncommitted code")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 180)
+    keep_freed_memory()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does: the cells save and end
     table, tier = tables[options.table], tiers[options.tier]
     try:
         for name in ("seeds", "jobs"):

@@ -34,7 +34,7 @@ from .allocator import keep_freed_memory
 from .base import Episode, MetaGradient, NonFiniteError
 from .checkpoint import RunDirectoryLock, load_checkpoint, save_checkpoint
 from .config import Config
-from .data import Dataset, EpisodeStream, Protocol, open_dataset
+from .data import Dataset, EpisodeStream, Protocol, episode, open_dataset
 from .estimates import interval_over_episodes
 from .evaluate import correct_counts, to_device
 from .methods import build
@@ -316,16 +316,11 @@ class _Report:
             log.info("step %d of %d, %s", self.run.state.step, self.run.config.iterations, path)
 
     def _estimate(self) -> None:
-        """Time one meta-gradient (after a warm-up; nothing is updated) and say what the run will cost."""
+        """Say what the run will cost."""
         config, run = self.run.config, self.run
         if run.ranks.world_size > 1:
             return
-        with run.episodes() as stream:
-            episodes = next(stream)
-        run.gradient(episodes).loss.item()  # asked for, so that a GPU has finished
-        began = time.perf_counter()
-        run.gradient(episodes).loss.item()
-        each = time.perf_counter() - began
+        each = time_iteration(config, run.dataset)
         left = config.iterations - run.state.step
         log.info(
             "%s on %s: %d of %d iterations to go, about %s at %.3f s each (validation not counted), %.2f GiB of memory",
@@ -410,6 +405,31 @@ def _signals() -> Iterator[list[int]]:
 class _Nothing:
     def __enter__(self) -> None: ...
     def __exit__(self, *_: object) -> None: ...
+
+
+def time_iteration(config: Config, dataset: Dataset) -> float:
+    """Seconds of one meta-gradient, after a warm-up; nothing is updated.
+
+    Args:
+        config: The configuration; sets torch's threads, as `train` does.
+        dataset: The images.
+
+    Returns:
+        The seconds, on the machine as busy as it is.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    experiment = build(config, channels=dataset.channels)
+    params = experiment.init(config.seed)
+    protocol, dtype = Protocol(config.ways, config.shots, config.queries), getattr(torch, config.dtype)
+    drawn = [
+        to_device(episode(dataset, "train", protocol, seed=config.seed, index=index, dtype=dtype), config.device)
+        for index in range(config.meta_batch)
+    ]
+    experiment.method.gradient(params, drawn).loss.item()  # asked for, so that a GPU has finished
+    began = time.perf_counter()
+    experiment.method.gradient(params, drawn).loss.item()
+    return time.perf_counter() - began
 
 
 def peak_memory(device: str) -> int:

@@ -1,4 +1,4 @@
-"""A table of four rows on a tiny tier, and records of its cells whose accuracies are whole per cents that a test names."""
+"""A table of four rows on a tiny tier, and records of its cells with the accuracies that a test names."""
 
 from __future__ import annotations
 

@@ -5,12 +5,14 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 from rich.console import Console
 
 from reproductions import cells
-from reproductions.cells import main, missing, run, run_here
+from reproductions.cells import main, missing, run, run_here, run_on_cluster
 from reproductions.specification import Cell, load
 from sharp_maml import load_checkpoint, read_records, write_record
 from sharp_maml.data import open_cache
@@ -178,7 +180,7 @@ def test_an_interrupt_lets_every_cell_save_and_waits_for_it(tmp_path, results, i
         if all((each.directory(results) / "started").exists() for each in own):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cells.time, "sleep", interrupted)
+    monkeypatch.setattr(cells, "time", SimpleNamespace(sleep=interrupted))
     with pytest.raises(KeyboardInterrupt):
         run_here(own, tmp_path, results, jobs=2, console=console())
     assert all((each.directory(results) / "saved").exists() for each in own)
@@ -198,12 +200,15 @@ def test_an_interrupted_cell_goes_on_where_it_was(tmp_path, results, monkeypatch
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cells.time, "sleep", interrupted)
+        patch.setattr(cells, "time", SimpleNamespace(sleep=interrupted))
         with pytest.raises(KeyboardInterrupt):
             run_here([own], tmp_path / "data", results, jobs=1, console=console())
     assert (own.directory(results) / "last.safetensors").exists()
     run_here([own], tmp_path / "data", results, jobs=1, console=console())
     assert missing([own], results) == []
+
+
+LINE = {"step": 59, "loss": 1.25, "seconds": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -212,13 +217,84 @@ def test_an_interrupted_cell_goes_on_where_it_was(tmp_path, results, monkeypatch
         (None, (0, "starting")),
         ("", (0, "starting")),
         ("no JSON\n{no JSON}", (0, "starting")),
-        ("\n".join(json.dumps({"step": i, "loss": 1.25, "seconds": 0.5}) for i in range(1, 60)), (59, "loss 1.250, 0.500 s/it")),
-        ('{"step": 4}\n{"step": 5, "loss": 1, "seconds": 2}\n{"step": 6, "lo', (5, "loss 1.000, 2.000 s/it")),
-        ('{}\n{"step": 5, "loss": 1, "seconds": 2}\n{"step": 5, "validation_accuracy": 0.5}', (5, "loss 1.000, 2.000 s/it")),
+        ("\n".join(json.dumps({**LINE, "step": i}) for i in range(1, 60)), (59, "loss 1.250, 0.500 s/it")),
+        (f'{{"step": 4}}\n{json.dumps(LINE)}\n{{"step": 60, "lo', (59, "loss 1.250, 0.500 s/it")),
+        (f'{{}}\n{json.dumps(LINE)}\n{{"step": 59, "validation_accuracy": 0.5}}', (59, "loss 1.250, 0.500 s/it")),
     ],
     ids=["no file", "empty", "damaged", "long", "torn", "validation"],
-)  # fmt: skip
+)
 def test_progress_is_the_last_whole_line_of_training_in_the_metrics(tmp_path, text, expected):
     if text is not None:
         (tmp_path / "metrics.jsonl").write_text(text)
     assert cells._progress(tmp_path) == expected
+
+
+def test_progress_skips_the_line_that_the_part_that_is_read_begins_in(tmp_path):
+    text = "\n".join([json.dumps({**LINE, "note": "x" * 950}), json.dumps({**LINE, "step": 60})])
+    (tmp_path / "metrics.jsonl").write_text(text)
+    assert cells._progress(tmp_path) == (60, "loss 1.250, 0.500 s/it")
+
+
+class FakeJob:
+    def __init__(self, failure: Exception | None) -> None:
+        self.job_id, self.paths, self._failure = "17", SimpleNamespace(stderr="job.err"), failure
+
+    def exception(self) -> Exception | None:
+        return self._failure
+
+
+class FakeExecutor:
+    """What `run_on_cluster` uses of submitit; it keeps what it is given."""
+
+    made: ClassVar[list[FakeExecutor]] = []
+    failure: ClassVar[Exception | None] = None
+
+    def __init__(self, folder: Path, cluster: str) -> None:
+        self.folder, self.cluster, self.submitted, self.parameters = folder, cluster, [], {}
+        self.made.append(self)
+
+    def update_parameters(self, **parameters: object) -> None:
+        self.parameters |= parameters
+
+    def submit(self, function: object, words: list[str]) -> FakeJob:
+        self.submitted.append((function, words))
+        return FakeJob(self.failure)
+
+
+@pytest.fixture
+def executors(monkeypatch):
+    monkeypatch.setattr(FakeExecutor, "made", [])
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=FakeExecutor))
+    return FakeExecutor
+
+
+def on_cluster(shown: Console, results: Path = Path("results")) -> None:
+    own = [cell("maml"), cell("low", 1)]
+    options = {"timeout_min": 600}
+    run_on_cluster(own, Path("data"), results, cluster="slurm", options=options, console=shown)
+
+
+def test_a_scheduler_gets_a_job_a_cell_with_paths_that_do_not_depend_on_where_it_runs(executors):
+    shown = console()
+    on_cluster(shown)
+    (executor,) = executors.made
+    assert (executor.cluster, executor.folder) == ("slurm", Path("results/cluster"))
+    assert executor.parameters["timeout_min"] == 600
+    absolute = [str(Path.cwd() / "data"), str(Path.cwd() / "results")]
+    assert executor.submitted == [
+        (main, [*absolute, "table1", "maml", "smoke", "0", "cpu"]),
+        (main, [*absolute, "table1", "low", "smoke", "1", "cpu"]),
+    ]
+    assert "low, seed 1: job 17, log job.err" in shown.file.getvalue()
+
+
+def test_a_job_that_fails_on_a_scheduler_is_named(executors, monkeypatch):
+    monkeypatch.setattr(executors, "failure", OSError("disk full"))
+    with pytest.raises(RuntimeError, match="maml, seed 0: job 17 failed: disk full"):
+        on_cluster(console())
+
+
+def test_without_submitit_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(RuntimeError, match=r"sharp-maml\[cluster\]"):
+        on_cluster(console())

@@ -88,7 +88,7 @@ COMMANDS = {r"\textbackslash{}": "\\", r"\textasciitilde{}": "~", r"\textasciici
 
 @given(st.text(st.sampled_from("ab %_&#${}\\~^±−x"), max_size=20))
 def test_latex_reads_an_escaped_text_as_the_text_itself(text):
-    """Reading as LaTeX does, from the left: each special character is part of a command, and the commands give the text."""
+    """Reading as LaTeX does, from the left: each special character is part of a command."""
     escaped, read = forms._escape(text), ""
     while escaped:
         command = next((c for c in sorted(COMMANDS, key=len, reverse=True) if escaped.startswith(c)), None)

@@ -56,9 +56,7 @@ def test_the_values_of_the_source_are_those_that_it_prints():
 
 def test_only_the_rows_of_the_sources_table_have_a_value_of_the_source():
     rows = {row.name: row.source for table in TABLES.values() for row in table.rows}
-    assert {name for name, source in rows.items() if source is not None} == {
-        row.name for row in TABLES["table1"].rows
-    }
+    assert {name for name, source in rows.items() if source is not None} == {row.name for row in TABLES["table1"].rows}
 
 
 @pytest.mark.parametrize(("table", "tier"), list(itertools.product(TABLES, TIERS)))

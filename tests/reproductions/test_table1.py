@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_a_dirty_record_is_refused_and_named_unless_asked_for():
 
 
 def test_a_record_of_no_row_is_refused():
-    with pytest.raises(TableError, match="low .*no row of this table has that name; its rows are maml"):
+    with pytest.raises(TableError, match=r"low .*no row of this table has that name; its rows are maml"):
         check([record("maml"), record("low")], [ROWS["maml"]])
 
 
@@ -324,7 +325,7 @@ def test_the_cost_is_that_of_all_cells_over_the_processes(tmp_path, monkeypatch)
     """A clock that moves a second a look: a row of 600 iterations takes ten minutes."""
     dataset(tmp_path / "data")
     clock = iter(range(100))
-    monkeypatch.setattr(table1.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(table1, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     long = replace(TIER, settings={**TIER.settings, "iterations": 600})
     todo = [cell(row, seed, tier=long) for row in ("maml", "low") for seed in (0, 1)]
     assert estimate(todo, tmp_path / "data", 1).startswith("4 cells to train, 1 at a time: about 40.0 minutes")

@@ -210,5 +210,3 @@ def test_on_a_gpu_parameters_and_gradients_lie_there_and_equal_those_of_the_cpu(
     one, other = cpu.method.gradient(cpu.init(0), drawn).grad, cuda.method.gradient(cuda.init(0), there).grad
     for name, value in one.items():
         torch.testing.assert_close(other[name].cpu(), value, rtol=1e-9, atol=1e-12)
-
-

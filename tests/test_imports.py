@@ -1,0 +1,174 @@
+"""Who may import whom: the arrows of the architecture, read from the source and never by importing it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("sharp_maml", "synthetic", "theory", "reproductions", "notebooks", "tests")
+MAY_IMPORT = {
+    "sharp_maml": set(),
+    "synthetic": {"sharp_maml"},
+    "theory": {"sharp_maml", "synthetic"},
+    "reproductions": {"sharp_maml", "synthetic"},
+    "notebooks": {"sharp_maml", "synthetic"},
+}
+COMMANDS = {"sharp_maml.train", "sharp_maml.evaluate"}
+"""Run with `python -m`, so that `__init__` does not import them; importing from them is importing a public name."""
+CORE = ("base", "tree", "ascent", "meta")
+
+
+def module_name(path: Path, root: Path = ROOT) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(source: str, module: str, *, is_package: bool = False) -> Iterator[tuple[str, str]]:
+    """Each import of a source text as (module, name); name is empty for `import module`. Relative ones are resolved."""
+    package = module if is_package else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            target = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((target, alias.name) for alias in node.names)
+
+
+def exported(package: str, root: Path = ROOT) -> set[str]:
+    """The names in `__all__` of a package."""
+    path = root / package / "__init__.py"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if path.exists() else "")):
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+def wrong(source: str, module: str, *, is_package: bool = False, root: Path = ROOT) -> list[str]:
+    """What is wrong with the imports of one module that lies in one of the packages; empty where nothing is."""
+    package, found = module.split(".")[0], []
+    for target, name in imports(source, module, is_package=is_package):
+        top = target.split(".")[0]
+        if top in ("sympy", "flint") and package != "theory":
+            found.append(f"{module} imports {target}: exact arithmetic belongs to theory")
+        if top not in PACKAGES or top == package or package == "tests":
+            continue
+        if top not in MAY_IMPORT[package]:
+            found.append(f"{module} imports {target}: {package} may import {sorted(MAY_IMPORT[package]) or 'nothing'}")
+        elif target in COMMANDS or f"{target}.{name}" in COMMANDS:
+            if package != "reproductions":
+                found.append(f"{module} imports the command {target} {name}")
+        elif target != top or not name:
+            found.append(f"{module} imports {target}: only public names, `from {top} import ...`")
+        elif name not in exported(top, root):
+            found.append(f"{module} imports {name} from {top}, whose __init__ does not export it")
+    return found
+
+
+def modules(*packages: str) -> list[Path]:
+    return sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
+
+
+def inside(path: Path) -> set[str]:
+    """Modules of the core that a module of the core imports, also where the imported name is a module."""
+    found = set()
+    every = {module_name(each) for each in modules("sharp_maml")}
+    for target, name in imports(
+        path.read_text(encoding="utf-8"), module_name(path), is_package=path.stem == "__init__"
+    ):
+        found |= {each for each in (target, f"{target}.{name}") if each in every}
+    return found - {module_name(path)}
+
+
+@pytest.mark.parametrize("path", modules(*MAY_IMPORT), ids=module_name)
+def test_a_module_imports_only_what_its_package_may(path):
+    source = path.read_text(encoding="utf-8")
+    assert wrong(source, module_name(path), is_package=path.stem == "__init__") == []
+
+
+@pytest.mark.parametrize("place", range(len(CORE)))
+def test_the_core_is_a_chain_base_tree_ascent_meta(place):
+    own = inside(ROOT / "sharp_maml" / f"{CORE[place]}.py")
+    assert own <= {f"sharp_maml.{name}" for name in CORE[:place]}
+
+
+def test_the_core_has_no_circle_of_imports():
+    graph = {module_name(path): inside(path) for path in modules("sharp_maml") if path.stem != "__init__"}
+    for imported in graph.values():
+        imported -= {"sharp_maml"}
+    order = list(TopologicalSorter(graph).static_order())
+    assert order.index("sharp_maml.base") < order.index("sharp_maml.meta") < order.index("sharp_maml.train")
+
+
+def test_nothing_in_the_core_imports_the_training_loop():
+    assert [module_name(path) for path in modules("sharp_maml") if "sharp_maml.train" in inside(path)] == []
+
+
+def test_the_public_names_leave_out_the_commands_so_that_they_can_be_run_with_python_m():
+    assert not inside(ROOT / "sharp_maml/__init__.py") & COMMANDS
+
+
+def test_every_public_name_is_imported_by_the_package_itself():
+    source = (ROOT / "sharp_maml/__init__.py").read_text(encoding="utf-8")
+    assert {name for _, name in imports(source, "sharp_maml", is_package=True)} == exported("sharp_maml")
+
+
+# The controls: what the checks above must refuse.
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "message"),
+    [
+        ("sharp_maml.meta", "import reproductions.cells", "may import nothing"),
+        ("sharp_maml.meta", "def f():\n    from synthetic import write_images", "may import nothing"),
+        ("sharp_maml.meta", "from tests.sharp_maml import tiny", "may import nothing"),
+        ("sharp_maml.estimates", "import sympy", "belongs to theory"),
+        ("synthetic.wells", "from flint import fmpq", "belongs to theory"),
+        ("synthetic.images", "from sharp_maml.data.cache import write_cache", "only public names"),
+        ("synthetic.images", "import sharp_maml", "only public names"),
+        ("synthetic.images", "from sharp_maml import cross_entropy", "does not export it"),
+        ("synthetic.images", "from sharp_maml import train", "the command"),
+        ("synthetic.images", "from theory import Claim", "may import ['sharp_maml']"),
+        ("theory.claim", "from reproductions import cells", "may import ['sharp_maml', 'synthetic']"),
+        ("reproductions.cells", "from theory import Claim", "may import ['sharp_maml', 'synthetic']"),
+        ("reproductions.cells", "from sharp_maml.estimates import Estimate", "only public names"),
+        ("reproductions.cells", "from sharp_maml import _pretty", "does not export it"),
+        ("reproductions.cells", "from synthetic.images import render", "only public names"),
+    ],
+)
+def test_a_wrong_import_is_found(module, source, message):
+    (found,) = wrong(source, module)
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("sharp_maml.meta", "from .tree import dot\nimport torch"),
+        ("synthetic.images", "from sharp_maml import Dataset, write_cache"),
+        ("theory.counting", "import sympy\nfrom sharp_maml import adapt"),
+        ("reproductions.cells", "from sharp_maml.train import train\nfrom sharp_maml import evaluate"),
+        ("reproductions.cells", "from reproductions.specification import load"),
+    ],
+)
+def test_a_right_import_is_not(module, source):
+    assert wrong(source, module) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "is_package", "expected"),
+    [
+        ("from .cache import a, b", False, [("sharp_maml.data.cache", "a"), ("sharp_maml.data.cache", "b")]),
+        ("from ..base import Batch", False, [("sharp_maml.base", "Batch")]),
+        ("from . import cache", False, [("sharp_maml.data", "cache")]),
+        ("from .cache import a", True, [("sharp_maml.data.folders.cache", "a")]),
+        ("import a.b as c", False, [("a.b", "")]),
+    ],
+)
+def test_relative_imports_are_resolved(source, is_package, expected):
+    assert list(imports(source, "sharp_maml.data.folders", is_package=is_package)) == expected
