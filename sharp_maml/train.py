@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,7 +98,7 @@ def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: b
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     directory.mkdir(parents=True, exist_ok=True)
-    with RunDirectoryLock(directory) if ranks.rank == 0 else _Nothing(), _signals() as stopped_by:
+    with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext(), _signals() as stopped_by:
         run = _Run(config, dataset, directory, ranks)
         if run.state.step >= config.iterations:
             return run.state
@@ -400,11 +400,6 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
 
 
 def time_iteration(config: Config, dataset: Dataset) -> float:

@@ -60,15 +60,19 @@ def test_the_wheel_installs_into_an_empty_place_and_runs_from_there(wheel, tmp_p
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import sharp_maml, sharp_maml.train, sharp_maml.evaluate\n"
-        "print(sharp_maml.__file__); print(sorted(set(sharp_maml.__all__) - set(dir(sharp_maml))))\n"
-        "try:\n    import reproductions\nexcept ImportError:\n    print('alone')"
+        "print(sharp_maml.__file__); print(sorted(set(sharp_maml.__all__) - set(dir(sharp_maml))))"
     )
     done = subprocess.run(
         [sys.executable, "-I", "-W", "error", "-c", code, str(target)],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(target / "sharp_maml/__init__.py"), "[]", "alone"]
+    assert done.stdout.splitlines() == [str(target / "sharp_maml/__init__.py"), "[]"]
+    assert {path.name for path in target.iterdir()} == {
+        "sharp_maml",
+        f"sharp_maml-{PROJECT['version']}.dist-info",
+        "bin",
+    }
 
 
 def locked() -> dict[str, Requirement]:
