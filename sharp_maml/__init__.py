@@ -1,12 +1,13 @@
 """Sharp-MAML: sharpness-aware model-agnostic meta-learning as pure functions of parameters.
 
 This file is the public API, together with the two commands `sharp_maml.train` and `sharp_maml.evaluate`, whose modules
-hold the functions of the same names. To read the package in order: `base.py`, `ascent.py`, `meta.py`, `models.py`, `train.py`.
+hold the functions of the same names. To read the package in order: `base.py`, `ascent.py`, `meta.py`, `models.py`,
+`train.py`.
 """
 
-from .allocator import keep_freed_memory
-from .ascent import ascent
-from .base import (
+from sharp_maml.allocator import keep_freed_memory
+from sharp_maml.ascent import ascent
+from sharp_maml.base import (
     Batch,
     DataError,
     Episode,
@@ -17,9 +18,9 @@ from .base import (
     Params,
     QueryLoss,
 )
-from .checkpoint import Checkpoint, CheckpointError, RunDirectoryLock, load_checkpoint, save_checkpoint
-from .config import ADAPTATION, Config
-from .data import (
+from sharp_maml.checkpoint import Checkpoint, CheckpointError, RunDirectoryLock, load_checkpoint, save_checkpoint
+from sharp_maml.config import ADAPTATION, Config
+from sharp_maml.data import (
     Dataset,
     EpisodeStream,
     Protocol,
@@ -29,7 +30,7 @@ from .data import (
     open_dataset,
     write_cache,
 )
-from .estimates import (
+from sharp_maml.estimates import (
     Estimate,
     clopper_pearson,
     decide_against,
@@ -39,12 +40,12 @@ from .estimates import (
     paired_difference,
     paired_over_seeds,
 )
-from .matching import matching_method, matching_params
-from .meta import adapt, meta_gradient, meta_loss, sharp_maml_method
-from .methods import build
-from .models import Model, conv4, from_module, mlp
-from .records import Record, RecordError, provenance, read_records, write_record
-from .tree import add_scaled, dot, mean, norm
+from sharp_maml.matching import matching_method, matching_params
+from sharp_maml.meta import adapt, meta_gradient, meta_loss, sharp_maml_method
+from sharp_maml.methods import build
+from sharp_maml.models import Model, conv4, from_module, mlp
+from sharp_maml.records import Record, RecordError, provenance, read_records, write_record
+from sharp_maml.tree import add_scaled, dot, mean, norm
 
 __all__ = [
     "ADAPTATION",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Params
-from .tree import add_scaled
+from sharp_maml.base import Params
+from sharp_maml.tree import add_scaled
 
 
 def direction(grad: Params) -> tuple[Params, Tensor]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import distributed
 
-from .base import Params
+from sharp_maml.base import Params
 
 
 class Ranks(NamedTuple):

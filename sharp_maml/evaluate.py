@@ -19,15 +19,15 @@ import torch
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from .allocator import keep_freed_memory
-from .base import Batch, Episode, Method, Params
-from .checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from .config import Config
-from .data import Dataset, Protocol, episode, episode_digest, open_dataset
-from .estimates import interval_over_episodes
-from .meta import BatchNorm
-from .methods import build
-from .records import Record, provenance, write_record
+from sharp_maml.allocator import keep_freed_memory
+from sharp_maml.base import Batch, Episode, Method, Params
+from sharp_maml.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from sharp_maml.config import Config
+from sharp_maml.data import Dataset, Protocol, episode, episode_digest, open_dataset
+from sharp_maml.estimates import interval_over_episodes
+from sharp_maml.meta import BatchNorm
+from sharp_maml.methods import build
+from sharp_maml.records import Record, joined, provenance, write_record
 
 EVALUATION_SEED = 220603996
 """Names the sequence of validation and test episodes; one for everybody, and never a training seed."""
@@ -135,7 +135,7 @@ def evaluate(
         name=name,
         config=config.to_dict(),
         config_digest=config.digest,
-        provenance=provenance(here.device),
+        provenance=joined(_entry(checkpoint, "provenance"), provenance(here.device)),
         seed=config.seed,
         dtype=config.dtype,
         data_name=dataset.name,

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, nll_loss, normalize, one_hot
 
-from .base import Episode, MetaGradient, Method, Params
-from .meta import BatchNorm, Logits
-from .tree import mean
+from sharp_maml.base import Episode, MetaGradient, Method, Params
+from sharp_maml.meta import BatchNorm, Logits
+from sharp_maml.tree import mean
 
 READS = 5
 """Read steps K over the support set. The paper leaves K open."""

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from .ascent import ascent, direction
-from .base import Batch, Episode, LossFn, MetaGradient, Method, Params, QueryLoss
-from .tree import add_scaled, dot, mean
+from sharp_maml.ascent import ascent, direction
+from sharp_maml.base import Batch, Episode, LossFn, MetaGradient, Method, Params, QueryLoss
+from sharp_maml.tree import add_scaled, dot, mean
 
 Perturbation = Literal["reused", "recomputed", "differentiated"]
 """What eps_m is at the upper ascent point theta + eps: see `meta_gradient`."""

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import torch
 
-from .base import Method, Params
-from .config import Config
-from .matching import matching_method, matching_params
-from .meta import BatchNorm, sharp_maml_method
-from .models import conv4
+from sharp_maml.base import Method, Params
+from sharp_maml.config import Config
+from sharp_maml.matching import matching_method, matching_params
+from sharp_maml.meta import BatchNorm, sharp_maml_method
+from sharp_maml.models import conv4
 
 
 class Experiment(NamedTuple):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from .base import Params
-from .block import Form, block
-from .meta import Logits
+from sharp_maml.base import Params
+from sharp_maml.block import Form, block
+from sharp_maml.meta import Logits
 
 _BLOCKS = 4
 

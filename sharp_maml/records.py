@@ -22,8 +22,8 @@ from typing import Any, get_origin, get_type_hints
 import numpy as np
 import torch
 
-from .checkpoint import write_atomically
-from .estimates import Estimate
+from sharp_maml.checkpoint import write_atomically
+from sharp_maml.estimates import Estimate
 
 SCHEMA = 1
 PROTOCOL_KEYS = (
@@ -260,6 +260,24 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
     }
+
+
+def joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance of work that one process began and another went on with, such as training and evaluation.
+
+    Args:
+        earlier: Provenance of the first.
+        later: Provenance of the second.
+
+    Returns:
+        That of the first, dirty if either is; entries that differ are given as `first, then second`.
+    """
+    result = {
+        key: value if later.get(key, value) == value else f"{value}, then {later[key]}"
+        for key, value in earlier.items()
+    }
+    result["dirty"] = True if earlier["dirty"] or later["dirty"] else earlier["dirty"]
+    return result
 
 
 def _commit(file: Path = Path(__file__)) -> tuple[str | None, bool | None]:

@@ -29,16 +29,17 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from . import distributed
-from .allocator import keep_freed_memory
-from .base import Episode, MetaGradient, NonFiniteError
-from .checkpoint import RunDirectoryLock, load_checkpoint, save_checkpoint
-from .config import Config
-from .data import Dataset, EpisodeStream, Protocol, episode, open_dataset
-from .estimates import interval_over_episodes
-from .evaluate import correct_counts, to_device
-from .methods import build
-from .tree import norm
+from sharp_maml import distributed
+from sharp_maml.allocator import keep_freed_memory
+from sharp_maml.base import Episode, MetaGradient, NonFiniteError
+from sharp_maml.checkpoint import RunDirectoryLock, load_checkpoint, save_checkpoint
+from sharp_maml.config import Config
+from sharp_maml.data import Dataset, EpisodeStream, Protocol, episode, open_dataset
+from sharp_maml.estimates import interval_over_episodes
+from sharp_maml.evaluate import correct_counts, to_device
+from sharp_maml.methods import build
+from sharp_maml.records import joined, provenance
+from sharp_maml.tree import norm
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class _Run:
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer]
         self.optimizer = kind(self.params.values(), lr=config.beta_up)
         self.state = State()
+        self.provenance = provenance(config.device)
         torch.manual_seed(config.seed)
         self.clock = time.perf_counter()
         if (directory / "last.safetensors").exists():
@@ -247,6 +249,7 @@ class _Run:
                 "channels": self.dataset.channels,
             },
             "progress": asdict(self.state),
+            "provenance": self.provenance,
         }
         save_checkpoint(self.directory / f"{name}.safetensors", tensors=tensors, metadata=metadata)
 
@@ -269,6 +272,7 @@ class _Run:
             }
         torch.set_rng_state(saved.tensors["rng/torch"])
         self.state = State(**saved.metadata["progress"])
+        self.provenance = joined(saved.metadata["provenance"], self.provenance)
         if self.state.step < self.config.iterations:
             self.state.interruptions += 1
         if self.ranks.rank == 0:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import Params
+from sharp_maml.base import Params
 
 
 def add_scaled(a: Params, b: Params, scale: float | Tensor) -> Params:

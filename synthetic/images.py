@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from sharp_maml.base import DataError
-from sharp_maml.data import Dataset, write_cache
+from sharp_maml import DataError, Dataset, write_cache
 
 CLASSES = {"train": 64, "validation": 16, "test": 20}
 SYMMETRIES = {"free": 0, "mirror": 1, "twofold": 2, "threefold": 3, "fourfold": 4, "fivefold": 5}  # numbers of mirrors

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -321,16 +323,22 @@ def test_images_are_made_once_in_the_size_and_number_of_the_tier(tmp_path, monke
     assert asked[1:] == [{"size": 16, "per_class": 30}]
 
 
-def test_the_cost_is_that_of_all_cells_over_the_processes(tmp_path, monkeypatch):
-    """A clock that moves a second a look: a row of 600 iterations takes ten minutes."""
+def test_the_cost_is_that_of_all_cells_over_the_processes_and_each_row_is_timed_once(tmp_path, monkeypatch):
+    """A second an iteration: 600 iterations take ten minutes, and those of `low` twice as long."""
     dataset(tmp_path / "data")
-    clock = iter(range(100))
-    monkeypatch.setattr(table1, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    timed = []
+
+    def time_iteration(config, data):
+        timed.append(config.variant)
+        return 1.0 + (config.variant == "low")
+
+    monkeypatch.setattr(table1, "time_iteration", time_iteration)
     long = replace(TIER, settings={**TIER.settings, "iterations": 600})
     todo = [cell(row, seed, tier=long) for row in ("maml", "low") for seed in (0, 1)]
-    assert estimate(todo, tmp_path / "data", 1).startswith("4 cells to train, 1 at a time: about 40.0 minutes")
-    assert "about 20.0 minutes" in estimate(todo, tmp_path / "data", 2)
-    assert "about 10.0 minutes" in estimate(todo, tmp_path / "data", 9)
+    assert estimate(todo, tmp_path / "data", 1).startswith("4 cells to train, 1 at a time: about 60.0 minutes")
+    assert timed == ["maml", "low"]
+    assert "about 30.0 minutes" in estimate(todo, tmp_path / "data", 2)
+    assert "about 15.0 minutes" in estimate(todo, tmp_path / "data", 9)
 
 
 # The command.
@@ -345,7 +353,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(table1, "TRACKED", tmp_path / "tracked")
     monkeypatch.setattr(table1, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text(f"head\n{BEGIN}\n{END}\ntail\n")
-    return tmp_path
+    before = signal.getsignal(signal.SIGTERM)
+    yield tmp_path
+    signal.signal(signal.SIGTERM, before)
 
 
 def track(place: Path, *records) -> None:
@@ -436,9 +446,11 @@ def test_the_seeds_asked_for_are_the_tables_first_and_those_after_it(place, monk
     assert [each.seed for each in asked] == [1000, 1001, 1002]
 
 
-def test_an_interrupt_says_that_the_same_command_goes_on(place, capsys, monkeypatch):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_table_and_the_same_command_goes_on(place, capsys, monkeypatch, signum):
     def stopped(*arguments: object, **options: object) -> None:
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signum)
+        time.sleep(60)
 
     monkeypatch.setattr(table1, "prepare_data", lambda tier, data, results: place)
     monkeypatch.setattr(table1, "estimate", lambda *arguments: "")

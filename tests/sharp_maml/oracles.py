@@ -1,4 +1,4 @@
-"""Independent ways to the numbers of the core: the unrolled autograd loop, finite differences, and quadratics in closed form."""
+"""Independent ways to the numbers of the core: an unrolled autograd loop, finite differences, closed-form quadratics."""
 
 from __future__ import annotations
 

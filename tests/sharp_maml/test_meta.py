@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import suppress
 
 import hypothesis.strategies as st
 import pytest
@@ -77,7 +78,7 @@ def test_a_differentiated_perturbation_equals_finite_differences_of_the_perturbe
 
 
 def test_reused_perturbations_are_constants_to_finite_differences():
-    """With one step the reused eps_m is known from the support gradient at theta: freeze it and differentiate the rest."""
+    """With one step the reused eps_m is known from the support gradient at theta: freeze it, differentiate the rest."""
     params, episodes = smooth_problem(3)
     beta, low, up = 0.2, 0.3, 0.4
 
@@ -300,10 +301,8 @@ def test_the_mean_over_ranks_is_taken_before_the_upper_ascent():
                 return means[len(others) - 1]
             raise StopIteration
 
-        try:
+        with suppress(StopIteration):
             meta_gradient(smooth_loss, params, episodes[1:], mean_over_ranks=record, **settings)
-        except StopIteration:
-            pass
         means.append({n: (v + others[turn][n]) / 2 for n, v in tree.items()})
         return means[-1]
 

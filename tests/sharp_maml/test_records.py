@@ -24,6 +24,7 @@ from sharp_maml.records import (
     RecordError,
     decode_accuracies,
     encode_accuracies,
+    joined,
     provenance,
     read_records,
     write_record,
@@ -381,3 +382,12 @@ def test_a_processor_without_a_model_is_named_by_its_architecture(tmp_path: Path
     if content is not None:
         (tmp_path / "cpuinfo").write_text(content)
     assert records._processor(tmp_path / "cpuinfo") == (platform.processor() or platform.machine())
+
+
+def test_joined_provenance_is_dirty_if_either_is_and_names_what_changed():
+    clean = {"commit": "a", "dirty": False, "torch": "2"}
+    assert joined(clean, clean) == clean
+    assert joined(clean, {**clean, "commit": "b"})["commit"] == "a, then b"
+    assert joined(clean, {**clean, "dirty": True})["dirty"] is True
+    assert joined({**clean, "dirty": True}, clean)["dirty"] is True
+    assert joined({**clean, "dirty": None}, {**clean, "dirty": None})["dirty"] is None

@@ -234,7 +234,10 @@ def test_a_directory_of_another_config_or_other_data_is_refused_and_untouched(da
 
 def test_a_directory_in_use_is_refused(dataset, tmp_path):
     (tmp_path / "run").mkdir()
-    code = "import sys, time; from sharp_maml import RunDirectoryLock\nwith RunDirectoryLock(sys.argv[1]): print('x', flush=True); time.sleep(60)"
+    code = (
+        "import sys, time; from sharp_maml import RunDirectoryLock\n"
+        "with RunDirectoryLock(sys.argv[1]): print('x', flush=True); time.sleep(60)"
+    )
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE)
     try:
         assert other.stdout is not None
