@@ -425,7 +425,8 @@ def test_missing_cells_are_trained_and_the_second_time_nothing_is_missing(place,
     dataset(place / "data")
     monkeypatch.setattr(table1, "prepare_data", lambda tier, data, results: place / "data")
     monkeypatch.setattr(table1, "run_here", run_in_this_process)
-    monkeypatch.setattr(sys.modules["sharp_maml.evaluate"], "provenance", lambda device: record().provenance)
+    for module in ("sharp_maml.train", "sharp_maml.evaluate"):
+        monkeypatch.setattr(sys.modules[module], "provenance", lambda device: record().provenance)
     assert command(place, "--rows", "maml", "low", "--seeds", "1") == 0
     assert "2 cells to train, 2 at a time" in capsys.readouterr().out
     table = (place / "results/smoke/table1.md").read_text()

@@ -1,4 +1,4 @@
-"""Independent ways to the numbers of the core: an unrolled autograd loop, finite differences, closed-form quadratics."""
+"""Independent ways to the core's numbers: an unrolled autograd loop, finite differences, closed-form quadratics."""
 
 from __future__ import annotations
 
