@@ -175,9 +175,18 @@ def from_module(module: nn.Module) -> Model:
     if not any(value.requires_grad for value in module.parameters()):
         raise ValueError("the module has no parameter that requires a gradient")
     takes_context = "context" in inspect.signature(module.forward).parameters
+    # A parameter that several layers share has one name among the parameters. All its names are found here: torch's own
+    # `tie_weights` puts back the wrong tensor where the layer itself is shared.
+    name_of = {value: name for name, value in module.named_parameters() if value.requires_grad}
+    places = {
+        f"{prefix}.{name}".lstrip("."): name_of[value]
+        for prefix, layer in module.named_modules()
+        for name, value in layer.named_parameters(recurse=False)
+        if value in name_of
+    }
 
     def init(generator: torch.Generator) -> Params:
-        return {name: value.detach().clone() for name, value in module.named_parameters() if value.requires_grad}
+        return {name: value.detach().clone() for value, name in name_of.items()}
 
     def logits(params: Params, inputs: Tensor, context: Tensor | None = None) -> Tensor:
         if context is None:
@@ -189,7 +198,8 @@ def from_module(module: nn.Module) -> Model:
                 f"{type(module).__name__}.forward takes no `context`, which batch_norm='support' needs: add the "
                 "keyword (the inputs whose statistics to use), or choose batch_norm='transductive'"
             )
-        result: Tensor = torch.func.functional_call(module, params, (inputs,), options)
+        values = {place: params[name] for place, name in places.items()}
+        result: Tensor = torch.func.functional_call(module, values, (inputs,), options, tie_weights=False)
         return result
 
     return Model(init, logits)

@@ -140,8 +140,8 @@ def float32_error(seeds: int = 9) -> dict[str, float]:
 
 
 def show(record: dict[str, Any]) -> None:
-    """Print the table."""
-    table = Table("work", "ours s", "plain s", "ratio (min-max)", "ours GiB", "plain GiB", "of GEMM limit", "plain")
+    """Print the table: seconds, memory above the import and fraction of the limit, those of plain beside ours."""
+    table = Table("work", "seconds", "plain", "ratio", "min-max", "GiB", "plain", "of limit", "plain")
     for row in record["rows"]:
         ratio, median, memory, fraction = (
             row[key] for key in ("ratio", "median_seconds", "peak_gib_above_import", "fraction_of_limit")
@@ -150,7 +150,8 @@ def show(record: dict[str, Any]) -> None:
             row["work"],
             f"{median['ours']:.2f}",
             f"{median['plain']:.2f}",
-            f"{ratio['median']:.2f} ({ratio['min']:.2f}-{ratio['max']:.2f})",
+            f"{ratio['median']:.2f}",
+            f"{ratio['min']:.2f}-{ratio['max']:.2f}",
             f"{memory['ours']:.2f}",
             f"{memory['plain']:.2f}",
             f"{fraction['ours']:.2f}",

@@ -1,4 +1,4 @@
-"""What the public MAML codes do, in their manner: an unrolled loop with `create_graph` over torch's own layers, in NCHW.
+"""What the public MAML codes do, in their manner: an unrolled `create_graph` loop over torch's own layers, in NCHW.
 
 It stands for them in the benchmark (`bench.py`) and computes the same number as the package with its default settings:
 perturbations are constants, and those made at theta are used again at theta + eps. Episodes go one after the other, so

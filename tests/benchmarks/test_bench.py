@@ -1,0 +1,57 @@
+"""The benchmark compares like with like: both sides compute the same number, and its operations are counted right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.benchmarks import bench
+from tests.benchmarks.work import Work, flops, ours, plain
+from tests.sharp_maml.oracles import relative_error
+
+GFLOP = {
+    "maml-1": 200,
+    "maml-5": 330,
+    "up-1": 400,
+    "up-5": 661,
+    "low-1": 211,
+    "low-5": 386,
+    "both-1": 412,
+    "both-5": 717,
+}
+DIFFERENTIATED = {"low-1": 233, "low-5": 493, "both-1": 465, "both-5": 986}
+
+
+@pytest.mark.parametrize("form", ["fused", "elementary"])
+@pytest.mark.parametrize("variant", GFLOP)
+def test_both_sides_compute_the_same_meta_gradient(variant: str, form: str) -> None:
+    work = Work(variant, 21, episodes=2, ways=3, queries=2, filters=4)
+    params, episodes = work.data(torch.float64)
+    assert relative_error(ours(work, params, episodes, form=form), plain(work, params, episodes)) < 1e-8
+
+
+@pytest.mark.parametrize(("variant", "expected"), GFLOP.items())
+def test_the_operations_of_a_meta_iteration_are_those_of_the_paper_and_pencil(variant: str, expected: float) -> None:
+    assert flops(Work(variant, 84)) / 1e9 == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize(("variant", "expected"), DIFFERENTIATED.items())
+def test_the_operations_of_a_differentiated_perturbation_are_counted(variant: str, expected: float) -> None:
+    assert flops(Work(variant, 84), "differentiated") / 1e9 == pytest.approx(expected, rel=0.02)
+
+
+def test_float32_is_as_exact_as_in_the_plain_loop() -> None:
+    error = bench.float32_error()
+    assert error["ours"] < 3 * error["plain"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_writes_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench.main(["--only", "low-1@16", "--repeats", "2", "--output", str(tmp_path / "bench.json")])
+    (row,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    assert row["work"] == "low-1@16"
+    assert row["ratio"]["min"] <= row["ratio"]["median"] <= row["ratio"]["max"]
+    assert "low-1@16" in capsys.readouterr().out
