@@ -6,7 +6,8 @@ TABLE ?= table1
 JOBS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
-OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ROWS),--rows $(ROWS)) $(if $(DEVICE),--device $(DEVICE))
+OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ROWS),--rows $(ROWS)) $(if $(DEVICE),--device $(DEVICE)) \
+  $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
 .PHONY: help reproduce-table1 records readme test lint unit slow coverage bench clean
@@ -21,7 +22,8 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce-table1: $(VENV)/installed  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation|radii JOBS=n DEVICE=cuda
+reproduce-table1: $(VENV)/installed  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation|radii
+#   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so)
 	$(RUN) -m reproductions.table1 --tier $(TIER) --table $(TABLE) --jobs $(JOBS) $(OPTIONS)
 
 records:  ## copy the records of TIER=... from results/ to the tracked ones

@@ -9,6 +9,7 @@ instead and trains nothing; `--readme` puts that table into the README. Read nex
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 import tomllib
@@ -44,8 +45,10 @@ TRACKED = HERE / "records"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- table1: begin -->", "<!-- table1: end -->"
 
-SOURCE_RESOLUTION = 1.1
-"""Percentage points by which a single run on a few hundred episodes can be off: the 95% interval of 600 episodes."""
+SOURCE_RESOLUTION = 1.0
+"""Percentage points by which one of the source's accuracies can be off: 1.96 sd / sqrt(400 episodes), with sd = 10
+points an episode, which is what 75 answers at 5-way 1-shot show. A choice: it leaves out the noise of a single training
+seed."""
 
 
 class TableError(ValueError):
@@ -141,7 +144,8 @@ def build_lines(table: Table, tier: Tier, records: Iterable[Record]) -> list[for
 
 def _line(row: Row, table: Table, tier: Tier, mine: dict[int, Record], baseline: dict[int, Record]) -> forms.Line:
     source_difference = None
-    if row is not table.baseline and row.source is not None and table.baseline.source is not None:
+    quoted = row.quoted or table.baseline.quoted  # a quoted value has a protocol of its own
+    if row is not table.baseline and row.source is not None and table.baseline.source is not None and not quoted:
         source_difference = row.source - table.baseline.source
     if not mine:
         return forms.Line(row.label, row.source, row.quoted, None, None, None, None, source_difference, "—", 0)
@@ -184,7 +188,7 @@ def verdict(
     The baseline itself is compared with the source's accuracy, on a tier where that makes sense.
     """
     if difference is not None and source_difference is not None:
-        return decide_against(difference, source_difference, resolution=SOURCE_RESOLUTION)
+        return decide_against(difference, source_difference, resolution=math.sqrt(2) * SOURCE_RESOLUTION)
     if difference is not None:  # nothing printed to compare with: is it another number than the baseline's?
         if difference.low > 0 or difference.high < 0:
             return "higher" if difference.low > 0 else "lower"
@@ -196,7 +200,7 @@ def verdict(
             low=over_seeds.low - row.source,
             high=over_seeds.high - row.source,
         )
-        return decide_against(off, 0.0, resolution=0.0, margin=SOURCE_RESOLUTION)
+        return decide_against(off, 0.0, resolution=SOURCE_RESOLUTION, margin=SOURCE_RESOLUTION)
     return "baseline" if row is table.baseline else "—"
 
 
@@ -213,7 +217,8 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
     )
     radii = sorted({(c.variant, c.alpha_low, c.alpha_up) for c in adapting if c.variant != "maml"})
     first, budget = records[0], f"{one.meta_batch} episodes a meta-iteration, {one.iterations:,} meta-iterations"
-    commits = ", ".join(sorted({str(record.provenance["commit"])[:10] for record in records}))
+    ran = {commit for record in records for commit in str(record.provenance["commit"]).split(", then ")}
+    commits = ", ".join(sorted(commit[:10] for commit in ran))
     machines = ", ".join(sorted({str(record.provenance["device"]) for record in records}))
     threads = ", ".join(sorted({str(record.provenance["threads"]) for record in records}))
     hours = sum(record.seconds for record in records) / 3600
@@ -225,7 +230,8 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         f"shot(s) and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are "
         "the best on the validation classes.",
         "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over "
-        f"seeds; the verdict compares it with the source's (single runs, taken as ± {SOURCE_RESOLUTION} points).",
+        f"seeds; the verdict compares it with the source's (single runs, each taken as ± {SOURCE_RESOLUTION:g} point) "
+        "and leaves quoted values alone.",
         f"Code: commit {commits}; {machines}, {threads} thread(s) a run; {hours:.2f} hours of training in all.",
     ]
     if any(record.provenance["dirty"] for record in records):
@@ -370,7 +376,15 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
             else:
                 console.print(estimate(to_run, data, options.jobs))
                 run_here(to_run, data, options.results, jobs=options.jobs, console=console)
-    return read_records([cell.directory(options.results) / "record.json" for cell in cells])
+    records = read_records([cell.directory(options.results) / "record.json" for cell in cells])
+    if options.data is not None and tier.data != "synthetic":
+        given = open_dataset(options.data, size=cells[0].config.image_size)
+        if given.digest != records[0].data_digest:
+            raise TableError(
+                f"{options.results / tier.name} has records of other data (digest {records[0].data_digest[:12]}) than "
+                f"{options.data} (digest {given.digest[:12]}): choose another --results"
+            )
+    return records
 
 
 def _option(text: str) -> tuple[str, object]:

@@ -27,11 +27,11 @@ def direction(grad: Params) -> tuple[Params, Tensor]:
     """
     largest = torch.stack([value.detach().abs().amax() for value in grad.values() if value.numel()]).amax()
     is_zero = largest == 0
-    scale = 1 / torch.where(is_zero, 1, largest)
-    scaled = {name: value * scale for name, value in grad.items()}
+    largest = torch.where(is_zero, 1, largest)
+    scaled = {name: value / largest for name, value in grad.items()}  # the reciprocal of a subnormal is infinite
     square = sum((value * value).sum() for value in scaled.values())
     reciprocal = torch.where(is_zero, 0, 1 / torch.sqrt(torch.where(is_zero, 1, square)))
-    return {name: value * reciprocal for name, value in scaled.items()}, reciprocal * scale
+    return {name: value * reciprocal for name, value in scaled.items()}, reciprocal / largest
 
 
 def ascent(params: Params, grad: Params, *, alpha: float | Tensor) -> Params:

@@ -179,6 +179,9 @@ class RunDirectoryLock:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                self._file.close()
+                raise CheckpointError(f"{self._path}: this file system gives no locks ({error})") from error
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()

@@ -103,7 +103,7 @@ class Config:
         ValueError: A value has the wrong type, is out of range or contradicts another one. The message names the
             argument, the value and what is allowed.
 
-    Source: the table of settings in `PROTOCOL.md`.
+    Source: the numbers of the authors' released code; what it does differently from the algorithm box is an option.
     """
 
     method: MethodName = "sharp-maml"
@@ -165,8 +165,8 @@ class Config:
         """SHA-256 of the canonical JSON of every setting but `data` and `threads`.
 
         What is run is decided by these settings and by the content of the data, whose digest is recorded separately.
-        Everything else counts, also what only decides which weights are kept (`validate_every`) or how they are
-        rounded (`device`): two runs of one digest are the same experiment.
+        Everything else counts, also what only decides which weights are kept (`validate_every`): two runs of one
+        digest are the same experiment, up to rounding (which `threads` changes; the provenance names them).
         """
         settings = {name: value for name, value in self.to_dict().items() if name not in _OUTSIDE_DIGEST}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -97,7 +97,7 @@ def interval_over_episodes(accuracies: ArrayLike, *, confidence: float = 0.95, u
     Raises:
         ValueError: There is no value, a value is not finite, or `confidence` is out of range.
 
-    Source: `PROTOCOL.md`; on its width, arXiv 2409.02850.
+    Source: Finn et al., ICML 2017, table 1, and most few-shot papers since; on its width, arXiv 2409.02850.
     """
     return _symmetric(accuracies, float(ndtri(_upper_quantile(confidence))), unit)
 

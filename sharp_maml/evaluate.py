@@ -149,7 +149,7 @@ def evaluate(
             "split": split,
             "episodes": episodes,
             "evaluation_seed": EVALUATION_SEED,
-            "selection": "best validation accuracy",
+            "selection": "best validation accuracy" if progress["step"] == progress["best_step"] else "last step",
         },
         episodes_digest=episode_digest(dataset, split, protocol, EVALUATION_SEED, episodes),
         accuracies={mode: (values / possible).tolist() for mode, values in counts.items()},

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, nll_loss, normalize, one_hot
 
-from sharp_maml.base import Episode, MetaGradient, Method, Params
-from sharp_maml.meta import BatchNorm, Logits
-from sharp_maml.tree import mean
+from sharp_maml.base import Batch, Episode, MetaGradient, Method, Params
+from sharp_maml.meta import BatchNorm, Logits, meta_gradient
 
 READS = 5
 """Read steps K over the support set. The paper leaves K open."""
@@ -110,14 +109,13 @@ def matching_method(
     def loss(params: Params, episode: Episode) -> Tensor:
         return nll_loss(log_probabilities(params, episode), episode.query.targets)
 
+    def no_adaptation(params: Params, batch: Batch) -> Tensor:
+        raise NotImplementedError("there are no inner steps")  # pragma: no cover
+
     def gradient(params: Params, episodes: Sequence[Episode]) -> MetaGradient:
-        if len(episodes) == 0:
-            raise ValueError("episodes is empty: at least one episode is needed")
-        constant = {name: value.detach() for name, value in params.items()}
-        results = [torch.func.grad_and_value(loss)(constant, episode) for episode in episodes]
-        grads, losses = zip(*results, strict=True)
-        value = mean_over_ranks({"loss": torch.stack(losses).mean()})["loss"]
-        return MetaGradient(mean_over_ranks(mean(grads)), value, value)
+        return meta_gradient(
+            no_adaptation, params, episodes, beta_low=0.0, steps=0, query_loss=loss, mean_over_ranks=mean_over_ranks
+        )
 
     @torch.no_grad()
     def predict(params: Params, episode: Episode) -> Tensor:

@@ -89,7 +89,7 @@ def build(
             perturb_at_test=config.perturb_at_test,
             batch_norm=config.batch_norm,
             perturbation=config.perturbation,
-            inner_params=inner_names(config.inner_params, init(0)),
+            inner_params=inner_names(config.inner_params, model.init(torch.Generator())),
             first_order=config.first_order,
             mean_over_ranks=mean_over_ranks,
         )

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -32,7 +32,7 @@ from torch import Tensor
 from sharp_maml import distributed
 from sharp_maml.allocator import keep_freed_memory
 from sharp_maml.base import Episode, MetaGradient, NonFiniteError
-from sharp_maml.checkpoint import RunDirectoryLock, load_checkpoint, save_checkpoint
+from sharp_maml.checkpoint import RunDirectoryLock, load_checkpoint, save_checkpoint, write_atomically
 from sharp_maml.config import Config
 from sharp_maml.data import Dataset, EpisodeStream, Protocol, episode, open_dataset
 from sharp_maml.estimates import interval_over_episodes
@@ -137,8 +137,8 @@ class _Run:
         if (directory / "last.safetensors").exists():
             self._load()
         elif ranks.rank == 0:
-            (directory / "config.json").write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-            (directory / "metrics.jsonl").write_text("")
+            write_atomically(directory / "config.json", (json.dumps(config.to_dict(), indent=2) + "\n").encode())
+            write_atomically(directory / "metrics.jsonl", b"")
 
     def episodes(self) -> EpisodeStream:
         return EpisodeStream(
@@ -168,6 +168,11 @@ class _Run:
             value.grad = result.grad[name]
         self.optimizer.step()
         self.state.step += 1
+        if not math.isfinite(float(norm({name: value.detach() for name, value in self.params.items()}))):
+            raise NonFiniteError(
+                f"step {self.state.step}: the parameters are not finite after the update (gradient norm {size:g}); "
+                f"{self.directory / 'last.safetensors'} holds an earlier step, if one was saved. Use a smaller beta_up."
+            )
         self.state.loss_sum += loss
         self.state.loss_count += 1
         return {"loss": loss, "loss_ascent": loss_ascent, "grad_norm": size}
@@ -241,7 +246,7 @@ class _Run:
                         if isinstance(moment, Tensor)}  # fmt: skip
         tensors["rng/torch"] = torch.get_rng_state()
         metadata: dict[str, Any] = {
-            "config": self.config.to_dict(),
+            "config": replace(self.config, data="").to_dict(),  # where the data lay is nobody's business
             "config_digest": self.config.digest,
             "data": {
                 "name": self.dataset.name,
@@ -279,7 +284,7 @@ class _Run:
             metrics = self.directory / "metrics.jsonl"
             lines = metrics.read_text().splitlines() if metrics.exists() else []
             kept = [line for line in lines if _step_of(line) <= self.state.step]
-            metrics.write_text("".join(line + "\n" for line in kept))
+            write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
 
 
 class _Report:

@@ -1,7 +1,6 @@
-"""Task families with known constants, and few-shot images made on the spot.
+"""Synthetic tasks: few-shot images made on the spot.
 
-Names are imported when they are first used, so that `python -m synthetic.images` runs its module once and the families
-do without an image library.
+Names are imported when they are first used, so that `python -m synthetic.images` runs its module once.
 """
 
 from importlib import import_module

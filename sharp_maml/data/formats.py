@@ -325,6 +325,7 @@ def _encode(text: str, encoding: str) -> bytes:
 _PICKLE_FAULTS = (  # whatever a damaged stream of opcodes can lead to
     pickle.UnpicklingError,
     EOFError,
+    ArithmeticError,
     AttributeError,
     ImportError,
     LookupError,

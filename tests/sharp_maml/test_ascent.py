@@ -71,3 +71,10 @@ def test_a_radius_may_be_a_lane_of_a_vmap(alpha):
         torch.tensor([alpha, 1.0])
     )
     torch.testing.assert_close(batched["a"][0], ascent({"a": torch.ones(2)}, {"a": torch.ones(2)}, alpha=alpha)["a"])
+
+
+@pytest.mark.parametrize("size", [1e-45, 1e-39, 1e-30, 1e38])
+def test_the_direction_of_a_gradient_at_the_ends_of_float32_is_a_unit_vector(size):
+    """A subnormal has no finite reciprocal, and the square of a large number is infinite."""
+    unit, _ = direction({"a": torch.tensor([size, 0.0]), "b": torch.tensor([-size])})
+    torch.testing.assert_close(torch.cat(list(unit.values())), torch.tensor([1.0, 0.0, -1.0]) / 2**0.5)

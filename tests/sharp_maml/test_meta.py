@@ -45,13 +45,18 @@ def name_of(value: object) -> str:
 @pytest.mark.parametrize("fresh", [False, True], ids=["shared", "fresh"])
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_and_option_equals_the_unrolled_loop(variant, steps, fresh, options):
+@pytest.mark.parametrize("lane", [False, True], ids=["eager", "vmap"])
+def test_every_variant_and_option_equals_the_unrolled_loop(variant, steps, fresh, options, lane):
     params, episodes = smooth_problem(steps + 10)
     low, up = VARIANTS[variant]
     settings = {"beta_low": 0.2, "alpha_low": low, "alpha_up": up, "steps": steps, **options}
     if fresh:
         settings["ascent_episodes"] = smooth_problem(99)[1]
     got = meta_gradient(smooth_loss, params, episodes, **settings)
+    if lane:  # inside a transform the derivatives come from `torch.func`
+        one = {name: value[None] for name, value in params.items()}
+        got = torch.func.vmap(lambda p: meta_gradient(smooth_loss, p, episodes, **settings))(one)
+        got = torch.utils._pytree.tree_map(lambda leaf: leaf[0], got)
     grad, loss, loss_ascent = unrolled_meta_gradient(smooth_loss, params, episodes, **settings)
     assert relative_error(got.grad, grad) <= 1e-12
     assert got.loss.item() == pytest.approx(loss, rel=1e-13)

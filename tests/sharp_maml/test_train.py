@@ -213,6 +213,28 @@ def test_a_nan_stops_the_run_with_step_episode_and_norms_and_leaves_a_good_check
     assert all(torch.isfinite(value).all() for name, value in saved.tensors.items() if name.startswith("params/"))
 
 
+def test_an_update_that_overflows_stops_the_run_and_leaves_the_earlier_checkpoint(dataset, tmp_path, monkeypatch):
+    original = training._Run.gradient
+
+    def growing(self, episodes):
+        """Finite, but too much for a step of 1e30 in float32."""
+        result = original(self, episodes)
+        grad = {name: torch.full_like(value, 1e12) for name, value in result.grad.items()}
+        return result if self.state.step < 4 else result._replace(grad=grad)
+
+    monkeypatch.setattr(training._Run, "gradient", growing)
+    monkeypatch.setattr(
+        torch.optim.SGD,
+        "step",
+        lambda self: [p.data.add_(p.grad, alpha=-1e30) for p in self.param_groups[0]["params"] if p.grad.max() == 1e12],
+    )
+    with pytest.raises(NonFiniteError, match="step 5: the parameters are not finite after the update"):
+        train(tiny_config(optimizer="sgd", checkpoint_every=2, beta_up=1e-9), dataset, tmp_path / "run")
+    saved = load_checkpoint(tmp_path / "run/last.safetensors")
+    assert saved.metadata["progress"]["step"] == 4
+    assert all(torch.isfinite(value).all() for name, value in saved.tensors.items() if name.startswith("params/"))
+
+
 def test_a_sum_that_overflows_although_each_episode_is_finite_is_not_blamed_on_one(dataset, tmp_path, monkeypatch):
     original = training._Run.gradient
     monkeypatch.setattr(

@@ -1,0 +1,46 @@
+"""The records that the repository tracks: they belong together, and what was chosen on them is what the tier uses."""
+
+from __future__ import annotations
+
+import pytest
+
+from reproductions.specification import load
+from reproductions.table1 import BEGIN, END, README, accuracies, check, check_settings, tracked_records
+
+TABLES, TIERS = load()
+
+
+@pytest.mark.parametrize("tier", ["demo", "cpu"])
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_tracked_records_belong_in_one_table_and_are_of_todays_settings(table, tier):
+    records = tracked_records(TABLES[table], TIERS[tier])
+    check(records, TABLES[table].rows)
+    check_settings(records, TABLES[table], TIERS[tier])
+    assert all(record.provenance["commit"] and record.provenance["dirty"] is False for record in records)
+
+
+@pytest.mark.parametrize("variant", ["low", "up"])
+def test_the_demo_radii_are_the_best_of_the_tracked_grid_and_both_takes_the_two(variant):
+    records = tracked_records(TABLES["radii"], TIERS["demo"])
+    mean = {
+        record.config[f"alpha_{variant}"]: accuracies(record, "transductive").mean()
+        for record in records
+        if record.name.startswith(variant)
+    }
+    assert len(mean) == 4
+    chosen = TIERS["demo"].rows[variant][f"alpha_{variant}"]
+    assert chosen == max(mean, key=mean.__getitem__)
+    assert TIERS["demo"].rows["both"][f"alpha_{variant}"] == chosen
+
+
+def test_the_grid_shares_no_seed_with_the_table_that_reports():
+    grid = {record.seed for record in tracked_records(TABLES["radii"], TIERS["demo"])}
+    table = {record.seed for record in tracked_records(TABLES["table1"], TIERS["demo"])}
+    assert grid
+    assert table
+    assert not grid & table
+
+
+def test_the_readme_has_a_table_between_its_marks():
+    text = README.read_text(encoding="utf-8")
+    assert "| Sharp-MAML both |" in text[text.index(BEGIN) : text.index(END)]
