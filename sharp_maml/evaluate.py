@@ -32,6 +32,14 @@ from sharp_maml.records import Record, joined, provenance, write_record
 EVALUATION_SEED = 220603996
 """Names the sequence of validation and test episodes; one for everybody, and never a training seed."""
 
+_ENTRIES = {
+    "config": ("image_size",),
+    "data": ("digest", "channels"),
+    "progress": ("step", "best_step", "started", "seconds", "peak_memory_bytes", "curve"),
+    "provenance": ("commit", "dirty"),
+}
+"""What the trainer writes into a checkpoint's metadata and a record needs."""
+
 PRESETS = {"quick": 600, "standard": 1000, "full": 10000}
 
 
@@ -120,11 +128,7 @@ def evaluate(
         )
     here = replace(config, device=device or config.device)
     methods = {mode: build(here, channels=dataset.channels, batch_norm=mode).method for mode in modes}
-    params = {
-        key.removeprefix("params/"): value.to(here.device)
-        for key, value in checkpoint.tensors.items()
-        if key.startswith("params/")
-    }
+    params = _parameters(checkpoint, build(here, channels=dataset.channels).init(config.seed))
     counts = {
         mode: correct_counts(method, params, dataset, split, here, episodes=episodes, on_episode=on_episode)
         for mode, method in methods.items()
@@ -170,7 +174,25 @@ def _entry(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
     value = checkpoint.metadata.get(key)
     if not isinstance(value, dict):
         raise CheckpointError(f"expected a checkpoint of the trainer, found one without {key!r} in its metadata")
+    if absent := [name for name in _ENTRIES[key] if name not in value]:
+        raise CheckpointError(
+            f"expected a checkpoint of the trainer, found one whose {key!r} lacks {', '.join(absent)}"
+        )
     return value
+
+
+def _parameters(checkpoint: Checkpoint, expected: Params) -> Params:
+    """The parameters, on the device of `expected`; of its names and shapes, or an error."""
+    found = {
+        key.removeprefix("params/"): value for key, value in checkpoint.tensors.items() if key.startswith("params/")
+    }
+    for name in expected.keys() | found.keys():
+        shapes = [tuple(tree[name].shape) if name in tree else None for tree in (expected, found)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the checkpoint does not fit its own config: {name} should have shape {shapes[0]}, has {shapes[1]}"
+            )
+    return {name: found[name].to(value.device, value.dtype) for name, value in expected.items()}
 
 
 def _episodes(text: str) -> int:

@@ -66,13 +66,18 @@ def adapt(
     Source: the lower level of the source's algorithm box.
     """
     _check_settings(params, steps, inner_params, beta_low=beta_low, alpha_low=alpha_low)
+    is_differentiated = torch.is_grad_enabled() or _inside_transform()  # otherwise no graph is made
     for _ in range(steps):
-        eps = None
+        point = params
         if not _is_off(alpha_low):
             constant = {name: value.detach() for name, value in params.items()}
-            eps = direction(_inner_gradient(loss, constant, support, inner_params))[0]
-        point = params if eps is None else add_scaled(params, eps, alpha_low)
-        params = add_scaled(params, _inner_gradient(loss, point, support, inner_params), -beta_low)
+            grad, _ = _gradient(loss, constant, support, inner_params)
+            point = add_scaled(params, direction(grad)[0], alpha_low)
+        if is_differentiated:
+            grad = _inner_gradient(loss, point, support, inner_params)
+        else:
+            grad, _ = _gradient(loss, point, support, inner_params)
+        params = add_scaled(params, grad, -beta_low)
     return params
 
 

@@ -197,6 +197,29 @@ def test_a_checkpoint_that_is_not_the_trainers_is_refused(trained, key):
         evaluate(checkpoint._replace(metadata=metadata), trained[0], name="x", episodes=1)
 
 
+@pytest.mark.parametrize(
+    ("key", "name"), [("config", "image_size"), ("data", "digest"), ("progress", "curve"), ("provenance", "commit")]
+)
+def test_a_checkpoint_whose_metadata_lacks_something_is_refused(trained, key, name):
+    checkpoint = load_checkpoint(trained[1])
+    without = {entry: value for entry, value in checkpoint.metadata[key].items() if entry != name}
+    with pytest.raises(CheckpointError, match=f"whose '{key}' lacks {name}"):
+        evaluate(checkpoint._replace(metadata={**checkpoint.metadata, key: without}), trained[0], name="x", episodes=1)
+
+
+@pytest.mark.parametrize("change", ["absent", "misshapen", "foreign"])
+def test_a_checkpoint_whose_parameters_do_not_fit_its_config_is_refused(trained, change):
+    checkpoint = load_checkpoint(trained[1])
+    tensors = dict(checkpoint.tensors)
+    name = {"absent": "head.bias", "misshapen": "conv2.weight", "foreign": "other"}[change]
+    if change == "absent":
+        del tensors[f"params/{name}"]
+    else:
+        tensors[f"params/{name}"] = torch.zeros(2)
+    with pytest.raises(CheckpointError, match=f"does not fit its own config: {name} should have shape"):
+        evaluate(checkpoint._replace(tensors=tensors), trained[0], name="x", episodes=1)
+
+
 def on_cuda(path: Path, place: Path) -> Path:
     """The same checkpoint, as if it had been trained on a GPU."""
     checkpoint = load_checkpoint(path)

@@ -252,7 +252,8 @@ def test_no_graph_of_the_query_set_is_kept_for_a_second_derivative():
     assert most == 0
 
 
-def test_adapted_parameters_are_the_inner_loop_written_out():
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_adapted_parameters_are_the_inner_loop_written_out(differentiable):
     params, episodes = smooth_problem(8)
     support = episodes[0].support
     x = params
@@ -261,7 +262,8 @@ def test_adapted_parameters_are_the_inner_loop_written_out():
         length = torch.sqrt(sum((v**2).sum() for v in g.values()))
         g = torch.func.grad(smooth_loss)({n: x[n] + 0.3 * g[n] / length for n in x}, support)
         x = {n: x[n] - 0.2 * g[n] for n in x}
-    adapted = adapt(smooth_loss, params, support, beta_low=0.2, steps=2, alpha_low=0.3)
+    with torch.set_grad_enabled(differentiable):
+        adapted = adapt(smooth_loss, params, support, beta_low=0.2, steps=2, alpha_low=0.3)
     assert relative_error(adapted, x) <= 1e-14
 
 

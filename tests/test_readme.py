@@ -1,0 +1,32 @@
+"""What the README tells a newcomer to type works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from sharp_maml import Config
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_python_example_runs_and_changes_the_parameters():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    before = names["model"].init(torch.Generator())
+    for name, value in names["params"].items():
+        assert torch.isfinite(value).all()
+        assert not torch.equal(value, before[name])
+
+
+def test_the_example_configuration_is_valid():
+    assert Config.from_toml(ROOT / "examples/own_classes.toml", ["data=DIR", "alpha_low=5e-4"]).variant == "low"
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+            assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"
