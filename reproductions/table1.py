@@ -234,6 +234,13 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         "and leaves quoted values alone.",
         f"Code: commit {commits}; {machines}, {threads} thread(s) a run; {hours:.2f} hours of training in all.",
     ]
+    unfinished = [
+        f"{record.name}, seed {record.seed}, at step {record.learning_curve[-1]['step']:,}"
+        for record in records
+        if record.learning_curve and record.learning_curve[-1]["step"] != record.config["iterations"]
+    ]
+    if unfinished:
+        lines.append(f"UNFINISHED, {one.iterations:,} iterations were planned: {'; '.join(unfinished)}.")
     if any(record.provenance["dirty"] for record in records):
         lines.append("DIRTY: some records were made with uncommitted changes; nobody could make them again.")
     return [line for line in lines if line]

@@ -24,6 +24,7 @@ E = sum e P u - (b p + a q)/n:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -107,10 +108,10 @@ class _Forward(_Once):
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, d_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        x, w, scale, output, *constants = ctx.saved_tensors
+        x, w, scale, output, y, *constants = ctx.saved_tensors
         d_output = torch.zeros_like(output) if d_output is None else d_output
         e = torch.ops.aten.threshold_backward(d_output, output.detach(), 0)
-        dx, dw, a, b, _ = _Backward.apply(ctx.needs_input_grad[0], d_y, e, x, w, scale, *constants)  # type: ignore[no-untyped-call]
+        dx, dw, a, b, _ = _Backward.apply(ctx.needs_input_grad[0], d_y, e, x, w, scale, y, constants)  # type: ignore[no-untyped-call]
         return dx, dw, a, b
 
 
@@ -126,11 +127,9 @@ class _Backward(_Once):
         w: Tensor,
         scale: Tensor,
         y: Tensor,
-        mean: Tensor,
-        r: Tensor,
-        centred: Tensor,
-        index: Tensor,
+        constants: Sequence[Tensor],
     ) -> tuple[Tensor | None, ...]:
+        mean, r, centred, index = constants
         n = y.numel() // len(mean)
         s = scale * r
         b = _sum(e)
@@ -142,11 +141,10 @@ class _Backward(_Once):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, d_y, *tensors = inputs
-        *_, a, b, g = output
+        _, d_y, *differentiable, constants = inputs
         ctx.is_second = d_y is not None
-        ctx.save_for_backward(*tensors, a, b, g)
-        ctx.mark_non_differentiable(g)
+        ctx.save_for_backward(*differentiable, *constants, *output[2:])
+        ctx.mark_non_differentiable(output[-1])
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -155,8 +153,9 @@ class _Backward(_Once):
     ) -> tuple[Tensor | None, ...]:
         if ctx.is_second:
             _refuse_third_derivative()
+        e, x, w, scale, y, *constants = ctx.saved_tensors
         needs_dx = ctx.needs_input_grad[3]
-        return None, None, *_SecondBackward.apply(needs_dx, X, V, A, B, *ctx.saved_tensors), *[None] * 4  # type: ignore[no-untyped-call]
+        return None, None, *_SecondBackward.apply(needs_dx, X, V, A, B, e, x, w, scale, y, constants), None  # type: ignore[no-untyped-call]
 
 
 class _SecondBackward(_Once):
@@ -174,14 +173,9 @@ class _SecondBackward(_Once):
         w: Tensor,
         scale: Tensor,
         y: Tensor,
-        mean: Tensor,
-        r: Tensor,
-        centred: Tensor,
-        index: Tensor,
-        a: Tensor,
-        b: Tensor,
-        g: Tensor,
+        constants: Sequence[Tensor],
     ) -> tuple[Tensor | None, ...]:
+        mean, r, centred, index, a, b, g = constants
         n = y.numel() // len(mean)
         s = scale * r
         u = torch.zeros_like(y) if V is None else _convolution(x, V)

@@ -157,7 +157,7 @@ def show(record: dict[str, Any]) -> None:
             f"{fraction['ours']:.2f}",
             f"{fraction['plain']:.2f}",
         )
-    console = Console()
+    console = Console(width=100)
     console.print(table)
     gemm = statistics.median(row["gemm_gflop_per_second"] for row in record["rows"])
     error = record["float32_error"]

@@ -17,5 +17,5 @@ def test_maml_on_the_demo_tier_ends_between_45_and_75_percent_on_test_classes(tm
     data = write_images(tmp_path / "images", size=cell.config.image_size, per_class=cell.tier.images_a_class)
     run(cell, data, tmp_path)
     accuracy = read_records(cell.directory(tmp_path) / "record.json")[0].metrics["accuracy_transductive"]
-    assert 0.45 < accuracy.low
+    assert accuracy.low > 0.45
     assert accuracy.high < 0.75

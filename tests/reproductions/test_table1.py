@@ -265,6 +265,16 @@ def test_the_notes_say_data_budget_radii_episodes_code_and_cost():
     assert "{" not in text
 
 
+def test_the_notes_name_a_run_that_was_cut_off():
+    point = {"loss": 1.0, "validation_accuracy": 0.5}
+    planned = record("maml").config["iterations"]
+    whole = replace(record("maml"), learning_curve=[{**point, "step": planned}])
+    part = replace(record("low", 1), learning_curve=[{**point, "step": planned - 2}])
+    assert "UNFINISHED" not in "\n".join(notes(TABLE, TIER, [whole]))
+    expected = f"UNFINISHED, {planned} iterations were planned: low, seed 1, at step {planned - 2}."
+    assert expected in notes(TABLE, TIER, [whole, part])
+
+
 def test_notes_on_methods_without_radii_or_steps_leave_these_out():
     text = "\n".join(notes(TABLE, TIER, [record("matching")]))
     assert "inner step" not in text
