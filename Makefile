@@ -46,7 +46,7 @@ unit: $(VENV)/installed
 	$(RUN) -m pytest
 
 slow: $(VENV)/installed  ## the slow tests, and with DATA=dir those on real data
-	$(RUN) -m pytest -m "slow or data" $(if $(DATA),--data $(DATA) --require data)
+	$(RUN) -m pytest -m "slow or data" $(if $(DATA),--data=$(DATA) --require=data)
 
 coverage: $(VENV)/installed  ## line and branch coverage of the core by the unit tests
 	$(RUN) -m coverage erase

@@ -326,7 +326,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 180)
     keep_freed_memory()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops as Ctrl-C does: the cells save and end
+    for signum in (signal.SIGINT, signal.SIGTERM):  # a job in the background ignores Ctrl-C unless told otherwise
+        signal.signal(signum, signal.default_int_handler)  # the cells save and end
     table, tier = tables[options.table], tiers[options.tier]
     try:
         for name in ("seeds", "jobs"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -123,9 +124,17 @@ def phony() -> set[str]:
     return {name for line in re.findall(r"^\.PHONY:(.*)$", MAKEFILE, re.MULTILINE) for name in line.split()}
 
 
+def make(*arguments: str) -> str:
+    """What make prints here, also where make runs the tests: its flags are not those of the make above."""
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
 def test_make_help_lists_every_target_that_has_a_text_and_is_what_make_alone_does():
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert shown == subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = make("help")
+    assert shown == make()
     listed = dict(re.fullmatch(r"  make (\S+) +(.*)", line).groups() for line in shown.splitlines())
     assert listed == described()
     assert {"reproduce-table1", "test", "help", "clean"} <= listed.keys()
@@ -138,5 +147,4 @@ def test_every_target_with_a_text_is_phony_and_every_phony_target_exists():
 
 
 def test_cleaning_leaves_the_tracked_records():
-    shown = subprocess.run(["make", "--dry-run", "clean"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert shown.split() == ["rm", "-rf", "results"]
+    assert make("--dry-run", "clean").split() == ["rm", "-rf", "results"]

@@ -83,4 +83,4 @@ print(faults() - start)
         command = [sys.executable, "-c", program, setting]
         return int(subprocess.run(command, env={"SHARP_MAML_MALLOPT": setting}, capture_output=True, check=True).stdout)
 
-    assert faults("1") * 10 < faults("0")
+    assert faults("1") * 5 < faults("0")  # mapped once against mapped ten times
