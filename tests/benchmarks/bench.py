@@ -47,10 +47,11 @@ def main(arguments: list[str] | None = None) -> None:
 
     names = options.only or (QUICK if options.quick else FULL)
     repeats = options.repeats or (3 if options.quick else 5)
-    rows = [compare(name, repeats) for name in track(names, description="meta-iterations", transient=True)]
-    record = {"schema": 1, **provenance(), "float32_error": float32_error(), "rows": rows}
+    record: dict[str, Any] = {"schema": 1, **provenance(), "float32_error": float32_error(), "rows": []}
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(record, indent=1) + "\n")
+    for name in track(names, description="meta-iterations", transient=True):
+        record["rows"].append(compare(name, repeats))
+        options.output.write_text(json.dumps(record, indent=1) + "\n")  # after every row: the last ones take minutes
     show(record)
 
 
