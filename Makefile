@@ -42,15 +42,16 @@ lint: $(VENV)/installed
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# One thread a process: on a busy machine two make small steps many times slower.
 unit: $(VENV)/installed
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest
 
 slow: $(VENV)/installed  ## the slow tests, and with DATA=dir those on real data
 	$(RUN) -m pytest -m "slow or data" $(if $(DATA),--data=$(DATA) --require=data)
 
 coverage: $(VENV)/installed  ## line and branch coverage of the core by the unit tests
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m coverage run -m pytest
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report --fail-under=95
 
