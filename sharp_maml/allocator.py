@@ -1,4 +1,4 @@
-"""The allocator of glibc, set so that it keeps freed memory: one call, half the time of a pass over images on a CPU.
+"""The allocator of glibc, set so that it keeps freed memory: one call, much faster passes over large images on a CPU.
 
 By default glibc maps every block above 32 MiB anew and unmaps it when it is freed, so that each activation of a network
 is a few ten thousand page faults, in which the kernel clears memory that is overwritten at once. Training, evaluation

@@ -414,8 +414,8 @@ def _gradient_and_product(
 def _inside_transform() -> bool:
     """Whether derivatives must come from `torch.func`: inside a transform such as `vmap`, and under `torch.compile`.
 
-    Elsewhere autograd by itself gives the same numbers and spends half as long on each operation, which on small images
-    is a quarter of the time.
+    Elsewhere autograd by itself gives the same numbers and spends less time on each operation, which shows on small
+    images.
     """
     return torch._C._are_functorch_transforms_active() or torch.compiler.is_compiling()
 
