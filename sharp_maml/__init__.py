@@ -30,6 +30,7 @@ from sharp_maml.data import (
     open_dataset,
     write_cache,
 )
+from sharp_maml.distributed import in_threads
 from sharp_maml.estimates import (
     Estimate,
     clopper_pearson,
@@ -81,6 +82,7 @@ __all__ = [
     "episode_digest",
     "from_module",
     "holm",
+    "in_threads",
     "interval_over_episodes",
     "interval_over_seeds",
     "keep_freed_memory",

@@ -44,6 +44,7 @@ _AT_LEAST = {
     "checkpoint_every": 1,
     "seed": 0,
     "threads": 0,
+    "episode_threads": 1,
 }
 _POSITIVE = ("beta_low", "beta_up")
 ADAPTATION = (
@@ -59,7 +60,7 @@ ADAPTATION = (
 )
 """Settings of the adaptation, which Matching Networks do not have."""
 
-_OUTSIDE_DIGEST = ("data", "threads")
+_OUTSIDE_DIGEST = ("data", "threads", "episode_threads")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class Config:
         checkpoint_every: Meta-iterations between checkpoints, at least 1.
         seed: Seed of the initialisation and of the training episodes, >= 0.
         threads: Threads of torch; 0 leaves torch's choice.
+        episode_threads: Episodes worked on at the same time, which share these threads; at least 1. Faster on several
+            cores, most of all on small images, at the price of that many query passes in memory at once.
         dtype: Type of all floating-point numbers.
         device: `cpu`, `cuda`, or one device such as `cuda:1`.
 
@@ -132,6 +135,7 @@ class Config:
     checkpoint_every: int = 500
     seed: int = 0
     threads: int = 0
+    episode_threads: int = 1
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 
@@ -162,11 +166,11 @@ class Config:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of every setting but `data` and `threads`.
+        """SHA-256 of the canonical JSON of every setting but `data` and the numbers of threads.
 
         What is run is decided by these settings and by the content of the data, whose digest is recorded separately.
         Everything else counts, also what only decides which weights are kept (`validate_every`): two runs of one
-        digest are the same experiment, up to rounding (which `threads` changes; the provenance names them).
+        digest are the same experiment, up to rounding (which threads change; the provenance names them).
         """
         settings = {name: value for name, value in self.to_dict().items() if name not in _OUTSIDE_DIGEST}
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

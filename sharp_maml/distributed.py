@@ -1,18 +1,24 @@
-"""Several processes for one meta-batch: under `torchrun` each rank takes its share of the episodes.
+"""Several processes or threads for one meta-batch, each with its share of the episodes.
 
-The only thing exchanged is the mean of a tree, taken before the upper ascent, so that N processes compute what one
-does. (DistributedDataParallel cannot be used: it does not support the second derivatives that MAML takes.)
+The processes are the ranks of `torchrun`. The only thing that they exchange is the mean of a tree, taken before the
+upper ascent, so that N processes compute what one does. (DistributedDataParallel cannot be used: it does not support
+the second derivatives that MAML takes.)
 """
 
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import distributed
 
 from sharp_maml.base import Params
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Ranks(NamedTuple):
@@ -44,6 +50,29 @@ def stop() -> None:
     """Leave the process group, if there is one."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def in_threads(n: int) -> Callable[[Callable[[Item], Result], Iterable[Item]], Iterable[Result]]:
+    """A `map` that works on n items at the same time, each with its share of torch's threads.
+
+    On small images an operation is over before a second thread pays, and between two operations there is Python; n
+    episodes side by side fill both gaps. A transform such as `vmap` lives in one thread, so under one this is an error.
+
+    Args:
+        n: Threads, at least 1. They are started with the first items, and stay.
+
+    Returns:
+        The function, in place of `map`.
+    """
+    share = max(1, torch.get_num_threads() // n)
+    pool = ThreadPoolExecutor(n, "episode", initializer=torch.set_num_threads, initargs=(share,))
+
+    def map_in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError("episodes cannot go to threads inside a torch.func transform: use map")
+        return pool.map(function, items)
+
+    return map_in_threads
 
 
 def mean_over_ranks(params: Params) -> Params:

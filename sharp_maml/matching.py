@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import linear, nll_loss, normalize, one_hot
 
 from sharp_maml.base import Batch, Episode, MetaGradient, Method, Params
-from sharp_maml.meta import BatchNorm, Logits, meta_gradient
+from sharp_maml.meta import BatchNorm, Logits, MapEpisodes, meta_gradient
 
 READS = 5
 """Read steps K over the support set. The paper leaves K open."""
@@ -65,6 +65,7 @@ def matching_method(
     batch_norm: BatchNorm = "transductive",
     reads: int = READS,
     mean_over_ranks: Callable[[Params], Params] = lambda params: params,
+    map_episodes: MapEpisodes = map,
 ) -> Method:
     """Matching Networks for classification.
 
@@ -79,6 +80,7 @@ def matching_method(
         batch_norm: `transductive` normalises the query set by its own statistics, `support` by the support set's.
         reads: Read steps K of `embed_query`, at least 1.
         mean_over_ranks: See `meta_gradient`.
+        map_episodes: See `meta_gradient`.
 
     Returns:
         The method's gradient, and its prediction: log-probabilities, `n_query x ways`.
@@ -114,7 +116,14 @@ def matching_method(
 
     def gradient(params: Params, episodes: Sequence[Episode]) -> MetaGradient:
         return meta_gradient(
-            no_adaptation, params, episodes, beta_low=0.0, steps=0, query_loss=loss, mean_over_ranks=mean_over_ranks
+            no_adaptation,
+            params,
+            episodes,
+            beta_low=0.0,
+            steps=0,
+            query_loss=loss,
+            mean_over_ranks=mean_over_ranks,
+            map_episodes=map_episodes,
         )
 
     @torch.no_grad()

@@ -9,8 +9,8 @@ takes: the gradient, and the gradient together with the product v -> H v. Inside
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Literal, NamedTuple, TypeVar, get_args
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ BatchNorm = Literal["transductive", "support"]
 
 Logits = Callable[[Params, Tensor, Tensor | None], Tensor]
 """(params, inputs, context) -> logits; context: the inputs whose statistics batch norm uses, or None for `inputs`."""
+
+MapEpisodes = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
+"""The built-in `map`, or one like it: results in the order of the items."""
 
 Product = Callable[[Params], Params]
 Data = TypeVar("Data", Batch, Episode)
@@ -146,6 +149,7 @@ def meta_gradient(
     ascent_episodes: Sequence[Episode] | None = None,
     first_order: bool = False,
     mean_over_ranks: Callable[[Params], Params] = lambda params: params,
+    map_episodes: MapEpisodes = map,
 ) -> MetaGradient:
     """Meta-gradient of Sharp-MAML: grad F at theta + eps, where eps = alpha_up grad F(theta) / |grad F(theta)|.
 
@@ -171,6 +175,7 @@ def meta_gradient(
             them, and their support sets make every eps_{m,k}. None: the episodes themselves.
         first_order: Leave the Hessian products out (first-order MAML).
         mean_over_ranks: Mean of a tree over the processes that share the episodes; taken before the upper ascent.
+        map_episodes: How the episodes are gone through: `map`, one after the other, or `distributed.in_threads(n)`.
 
     Returns:
         The gradient, the meta-loss at theta (with an upper ascent: on `ascent_episodes`), and the meta-loss where the
@@ -208,7 +213,7 @@ def meta_gradient(
         at: Params, over: Sequence[Episode], given: Sequence[list[Params] | None]
     ) -> tuple[Params, Tensor, list[list[Params] | None]]:
         grads, losses, made = zip(
-            *(one_episode(at, *triple) for triple in zip(over, makers, given, strict=True)), strict=True
+            *map_episodes(lambda triple: one_episode(at, *triple), zip(over, makers, given, strict=True)), strict=True
         )
         value = mean_over_ranks({"loss": torch.stack(losses).mean()})["loss"]
         return mean_over_ranks(mean(grads)), value, list(made)
@@ -304,6 +309,7 @@ def sharp_maml_method(
     inner_params: Collection[str] | None = None,
     first_order: bool = False,
     mean_over_ranks: Callable[[Params], Params] = lambda params: params,
+    map_episodes: MapEpisodes = map,
 ) -> Method:
     """MAML or Sharp-MAML for classification with cross-entropy.
 
@@ -320,6 +326,7 @@ def sharp_maml_method(
         inner_params: Names that the inner loop adapts and perturbs; None means all.
         first_order: First-order MAML.
         mean_over_ranks: See `meta_gradient`.
+        map_episodes: See `meta_gradient`.
 
     Returns:
         The method's gradient and prediction.
@@ -350,6 +357,7 @@ def sharp_maml_method(
             inner_params=inner_params,
             first_order=first_order,
             mean_over_ranks=mean_over_ranks,
+            map_episodes=map_episodes,
         )
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 
 from sharp_maml.base import Method, Params
 from sharp_maml.config import Config
+from sharp_maml.distributed import in_threads
 from sharp_maml.matching import matching_method, matching_params
 from sharp_maml.meta import BatchNorm, sharp_maml_method
 from sharp_maml.models import conv4
@@ -62,6 +63,7 @@ def build(
         channels=channels,
     )
     dtype = getattr(torch, config.dtype)
+    map_episodes = map if config.episode_threads == 1 else in_threads(config.episode_threads)
 
     def init(seed: int) -> Params:
         generator = torch.Generator().manual_seed(seed)
@@ -77,6 +79,7 @@ def build(
             ways=config.ways,
             batch_norm=config.batch_norm,
             mean_over_ranks=mean_over_ranks,
+            map_episodes=map_episodes,
         )
     else:
         method = sharp_maml_method(
@@ -92,6 +95,7 @@ def build(
             inner_params=inner_names(config.inner_params, model.init(torch.Generator())),
             first_order=config.first_order,
             mean_over_ranks=mean_over_ranks,
+            map_episodes=map_episodes,
         )
     return Experiment(init, method)
 

@@ -94,6 +94,7 @@ def compare(name: str, repeats: int) -> dict[str, Any]:
     median = {side: statistics.median(times) for side, times in seconds.items()}
     return {
         "work": name,
+        "episode_threads": Work.named(name).episode_threads,
         "seconds": seconds,
         "median_seconds": median,
         "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios), "n": repeats},

@@ -69,7 +69,7 @@ def test_the_variant_of_matching_networks_is_their_name() -> None:
 
 
 def test_the_digest_does_not_see_the_place_of_the_data_or_the_threads() -> None:
-    assert Config(data="elsewhere", threads=3).digest == Config().digest
+    assert Config(data="elsewhere", threads=3, episode_threads=2).digest == Config().digest
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"alpha_up": 1e-9}, {"dtype": "float64"}, {"device": "cuda"}])

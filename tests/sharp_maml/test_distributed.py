@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharp_maml import distributed, load_checkpoint
-from sharp_maml.distributed import Ranks, mean_over_ranks, start, stop
+from sharp_maml import Config, build, distributed, load_checkpoint
+from sharp_maml.distributed import Ranks, in_threads, mean_over_ranks, start, stop
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import SETTINGS, tiny_config, tiny_dataset
 
@@ -249,3 +250,49 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_the_run_goes_on(
     assert found.keys() == expected.keys()
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
     assert load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["interruptions"] == 1
+
+
+@pytest.mark.parametrize("settings", [BOTH, {**BOTH, "perturbation": "differentiated"}, {"method": "matching-fce"}])
+def test_episodes_in_threads_have_the_gradient_of_one_after_the_other(tmp_path, settings):
+    dataset = tiny_dataset(tmp_path)
+    config = {"dtype": "float64", "meta_batch": 5, **settings}
+    one, three = (train(tiny_config(**config, episode_threads=n), dataset, directory=tmp_path / str(n)) for n in (1, 3))
+    assert one.best_step == three.best_step
+    first, second = (load_checkpoint(tmp_path / str(n) / "last.safetensors").params for n in (1, 3))
+    torch.testing.assert_close(first, second, **EXACT)
+
+
+def test_in_threads_keeps_the_order_works_side_by_side_and_passes_errors_on():
+    both_there = threading.Barrier(2, timeout=60)  # breaks, and so fails, unless two items are worked on at once
+
+    def square(x):
+        both_there.wait()
+        return x * x
+
+    assert list(in_threads(2)(square, range(6))) == [x * x for x in range(6)]
+    with pytest.raises(ZeroDivisionError):
+        list(in_threads(2)(lambda x: 1 / x, [1, 0]))
+
+
+def test_threads_share_those_of_torch(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    list(in_threads(2)(lambda x: x, [1]))
+    assert asked == [2]
+
+
+def test_threads_inside_a_transform_are_refused():
+    def inside(x):
+        return sum(in_threads(2)(lambda y: y * x, [1.0, 2.0]))
+
+    with pytest.raises(RuntimeError, match=r"inside a torch\.func transform: use map"):
+        torch.func.vmap(inside)(torch.ones(3))
+
+
+def test_an_experiment_asks_for_threads_only_where_there_are_several(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sharp_maml.methods.in_threads", asked.append)
+    for n in (1, 2):
+        build(Config(image_size=16, filters=2, episode_threads=n), channels=3)
+    assert asked == [2]
