@@ -33,7 +33,7 @@ def test_it_asks_glibc_to_keep_what_is_freed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("SHARP_MAML_MALLOPT", raising=False)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     assert keep_freed_memory()
-    assert library.asked == {-4: 0, -1: 2**31 - 1, -2: 64 * 2**20}
+    assert library.asked == {-8: 1, -4: 0, -1: 2**31 - 1, -2: 64 * 2**20}
     library.answer = 0
     assert not keep_freed_memory()
 

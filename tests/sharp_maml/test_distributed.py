@@ -15,12 +15,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sharp_maml import Config, build, distributed, load_checkpoint
+from sharp_maml import ADAPTATION, Config, build, distributed, load_checkpoint
 from sharp_maml.distributed import Ranks, in_threads, mean_over_ranks, start, stop
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import SETTINGS, tiny_config, tiny_dataset
 
 BOTH = {"dtype": "float64", "alpha_low": 0.05, "alpha_up": 0.05, "meta_batch": 4}
+NO_ADAPTATION = {"method": "matching-fce"} | {name: getattr(Config(), name) for name in ADAPTATION}
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
@@ -252,13 +253,13 @@ def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_the_run_goes_on(
     assert load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["interruptions"] == 1
 
 
-@pytest.mark.parametrize("settings", [BOTH, {**BOTH, "perturbation": "differentiated"}, {"method": "matching-fce"}])
+@pytest.mark.parametrize("settings", [BOTH, {**BOTH, "perturbation": "differentiated"}, NO_ADAPTATION])
 def test_episodes_in_threads_have_the_gradient_of_one_after_the_other(tmp_path, settings):
     dataset = tiny_dataset(tmp_path)
     config = {"dtype": "float64", "meta_batch": 5, **settings}
     one, three = (train(tiny_config(**config, episode_threads=n), dataset, directory=tmp_path / str(n)) for n in (1, 3))
-    assert one.best_step == three.best_step
-    first, second = (load_checkpoint(tmp_path / str(n) / "last.safetensors").params for n in (1, 3))
+    assert (one.step, one.best_step) == (three.step, three.best_step)
+    first, second = (load_checkpoint(tmp_path / str(n) / "last.safetensors").tensors for n in (1, 3))
     torch.testing.assert_close(first, second, **EXACT)
 
 
