@@ -1,4 +1,4 @@
-"""Synthetic tasks: few-shot images made on the spot.
+"""Synthetic tasks: few-shot images made on the spot, and families of small tasks whose constants are known.
 
 Names are imported when they are first used, so that `python -m synthetic.images` runs its module once.
 """
@@ -7,13 +7,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from synthetic.family import Constants, Family
     from synthetic.images import ClassProgram, class_program, contact_sheet, render_images, write_images
+    from synthetic.logcosh import LogCosh
+    from synthetic.quadratic import Quadratic
+    from synthetic.wells import Wells
 
-__all__ = ["ClassProgram", "class_program", "contact_sheet", "render_images", "write_images"]
+__all__ = [
+    "ClassProgram",
+    "Constants",
+    "Family",
+    "LogCosh",
+    "Quadratic",
+    "Wells",
+    "class_program",
+    "contact_sheet",
+    "render_images",
+    "write_images",
+]
+
+_MODULES = {
+    "ClassProgram": "images",
+    "Constants": "family",
+    "Family": "family",
+    "LogCosh": "logcosh",
+    "Quadratic": "quadratic",
+    "Wells": "wells",
+    "class_program": "images",
+    "contact_sheet": "images",
+    "render_images": "images",
+    "write_images": "images",
+}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name from its module."""
-    if name in __all__:
-        return getattr(import_module("synthetic.images"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"synthetic.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,72 @@
+"""What a family of tasks offers: losses to drive the core with, and the numbers that a theorem asks about.
+
+A family draws episodes that carry the noise, for many seeds at once, and knows, without the core, the exact meta-loss F
+of the expected losses, its gradient and a certified lower bound: what a claim measures is never computed by what it
+measures. Read next: `wells.py`, then `logcosh.py` (real minibatches) and `quadratic.py` (everything in closed form).
+
+Notation: l_m and q_m are the expected support and query loss of task m, T_m(x) = x - beta grad l_m(x), and
+F(x) = (1/M) sum_m q_m(T_m(x)). The parameters are `{"x": d}`, in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sharp_maml import Batch, Episode, Params
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Constants of the tasks and of their noise; standard deviations are roots of E |deviation|^2.
+
+    Attributes:
+        L0: Lipschitz constant of every q_m.
+        L1: Lipschitz constant of every grad l_m.
+        L2: Lipschitz constant of every Hess l_m (operator norm).
+        Lq: Lipschitz constant of every grad q_m.
+        sg: Standard deviation of the support gradient.
+        sH: Standard deviation of the support Hessian (operator norm).
+        sq: Standard deviation of the query gradient.
+    """
+
+    L0: float
+    L1: float
+    L2: float
+    Lq: float
+    sg: float
+    sH: float  # noqa: N815
+    sq: float
+
+
+class Family(Protocol):
+    """Tasks whose constants are known. Every method is exact up to rounding and works on leading batch dimensions."""
+
+    @property
+    def tasks(self) -> int:
+        """M."""
+
+    @property
+    def constants(self) -> Constants:
+        """See `Constants`."""
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        """Support loss of a sample."""
+
+    def query_loss(self, params: Params, episode: Episode) -> Tensor:
+        """Query loss of a sample."""
+
+    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
+        """One episode a task, each with n independent samples along the first dimension of its tensors."""
+
+    def meta_loss(self, x: Tensor, beta: Tensor | float) -> Tensor:
+        """F(x), from `... x d` to `...`."""
+
+    def meta_gradient(self, x: Tensor, beta: Tensor | float) -> Tensor:
+        """grad F(x), from `... x d` to `... x d`."""
+
+    def lowest(self, beta: float) -> float:
+        """A number certified to be at most inf F."""

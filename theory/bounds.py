@@ -1,0 +1,75 @@
+"""The explicit bounds, each one sympy expression: printed, expanded and evaluated from the same source.
+
+Notation of the rate: kappa = 1 + beta L1; the constants of `synthetic.Constants`; M tasks; Delta = F(x_0) - inf F. All
+are derived here. Read next: `theory/claims/rate/algebra.py`, which expands them, and `bound.py`, which tests them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from synthetic import Constants
+
+beta, eta, alpha_up, alpha_low = sp.symbols("beta eta alpha_up alpha_low", nonnegative=True)
+L0, L1, L2, Lq, sg, sH, sq = sp.symbols("L0 L1 L2 L_q sigma_g sigma_H sigma_q", nonnegative=True)
+Delta = sp.Symbol("Delta", nonnegative=True)
+M, T = sp.symbols("M T", positive=True)
+
+kappa = 1 + beta * L1
+
+smoothness = kappa**2 * Lq + beta * L2 * L0
+"""L_F: Lipschitz constant of grad F."""
+
+bias = kappa * Lq * (kappa * alpha_up + beta * L1 * alpha_low + beta * sg) + beta * L2 * L0 * (alpha_up + alpha_low)
+"""b: largest distance of the expected meta-gradient from grad F, whatever the perturbations in their balls."""
+
+variance_one = kappa**2 * (sq**2 + Lq**2 * beta**2 * sg**2) + beta**2 * sH**2 * (L0**2 + sq**2)
+"""v: variance of one task's meta-gradient, perturbations independent of its samples."""
+
+variance_fresh = variance_one / M
+"""V where the samples of the update are independent of those that made the perturbations."""
+
+variance_shared = (sp.sqrt((kappa**2 * sq**2 + beta**2 * (kappa * Lq * sg + sH * L0) ** 2) / M) + bias.subs(sg, 0)) ** 2
+"""V where one minibatch makes both: the perturbation is correlated with the noise and couples the tasks."""
+
+
+def rate(variance: sp.Expr) -> sp.Expr:
+    """2 Delta / (eta T) + b^2 + L_F eta V, at least (1/T) sum_{t<T} E |grad F(x_t)|^2 while eta <= 1 / L_F."""
+    return 2 * Delta / (eta * T) + bias**2 + smoothness * eta * variance
+
+
+def evaluate(expression: sp.Expr, constants: Constants, **values: float) -> float:
+    """The number that an expression has for the constants of a family.
+
+    Args:
+        expression: One of the above, or made of their symbols.
+        constants: Of the family.
+        **values: The other symbols, by the names that they have in this module.
+
+    Returns:
+        The number.
+
+    Raises:
+        ValueError: A symbol of the expression has no value.
+    """
+    names = {str(symbol): name for name, symbol in _symbols().items()}
+    given = {**asdict(constants), **values}
+    missing = sorted(names[str(symbol)] for symbol in expression.free_symbols if names[str(symbol)] not in given)
+    if missing:
+        raise ValueError(f"{', '.join(missing)} must be given to evaluate {expression}")
+    used = sorted(expression.free_symbols, key=str)
+    return float(_function(expression, tuple(used))(*(np.float64(given[names[str(symbol)]]) for symbol in used)))
+
+
+@cache
+def _function(expression: sp.Expr, symbols: tuple[sp.Symbol, ...]) -> Any:
+    return sp.lambdify(symbols, expression, "numpy")
+
+
+def _symbols() -> dict[str, sp.Symbol]:
+    return {name: value for name, value in globals().items() if isinstance(value, sp.Symbol)}

@@ -1,0 +1,310 @@
+"""What a claim is, how its evidence is decided, and how claims are found.
+
+A claim is one file of `theory/claims/<part>/`. Its docstring is the text, under the headings below; the file binds
+`CLAIM`. Every claim has controls, deliberately wrong settings that the same rule must turn round. Decisions are
+three-way and taken on intervals: `supported` when the evidence excludes that the claim is false, `refuted` when it
+excludes that it is true, else `inconclusive`. Read next: `runner.py`, then any claim.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Literal, NamedTuple
+
+from scipy.special import stdtr, stdtrit
+
+from sharp_maml import holm
+
+Outcome = Literal["supported", "refuted", "inconclusive"]
+Kind = Literal["proved exactly", "certified", "statistical", "illustration"]
+
+HEADINGS = ("Statement", "Source", "Assumptions", "Why", "Setting", "Controls", "Limits")
+"""Every docstring of a claim has these, each at the beginning of a paragraph and followed by a colon."""
+
+LEVEL = 1e-3
+"""Probability that any statistical decision of one run is wrong: Holm over all of them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much work a run may do.
+
+    Attributes:
+        name: `smoke`, `test` or `full`.
+        log2_T: Logarithm of the largest horizon.
+        seeds: Independent runs of a setting.
+    """
+
+    name: str
+    log2_T: int
+    seeds: int
+
+
+SMOKE, TEST, FULL = Budget("smoke", 8, 8), Budget("test", 12, 32), Budget("full", 14, 64)
+BUDGETS = {budget.name: budget for budget in (SMOKE, TEST, FULL)}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One number that a rule looks at, beside the one that was predicted.
+
+    Attributes:
+        label: What it is.
+        measured: The number.
+        predicted: What the claim's region is built around.
+        error: Standard error; 0 for a number without sampling noise.
+        n: Samples behind the standard error.
+    """
+
+    label: str
+    measured: float
+    predicted: float
+    error: float = 0.0
+    n: int = 1
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The two-sided interval at this level; the number twice where there is no noise."""
+        half = float(-stdtrit(self.n - 1, level / 2)) * self.error if self.error else 0.0
+        return self.measured - half, self.measured + half
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line or points for the claim's figure; `low`, `high` is an interval around each point.
+
+    role: `measured` (points and line), `predicted` (dashed line) or `control` (faint points and line).
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    role: Literal["measured", "predicted", "control"] = "measured"
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a measurement brings: numbers for the rule, curves for the figure, LaTeX of the prediction."""
+
+    items: tuple[Item, ...]
+    curves: tuple[Curve, ...] = ()
+    latex: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Each measured number lies in [predicted - below, predicted + above]; all must, for the claim to be supported.
+
+    Attributes:
+        text: The rule in words.
+        below: Room below the prediction, >= 0; infinity for a bound from above.
+        above: Room above it, >= 0.
+        relative: Whether the two are fractions of the prediction.
+    """
+
+    text: str
+    below: float
+    above: float
+    relative: bool = False
+
+    def region(self, item: Item) -> tuple[float, float]:
+        """Where the claim wants the number."""
+        scale = abs(item.predicted) if self.relative else 1.0
+        return item.predicted - self.below * scale, item.predicted + self.above * scale
+
+    def p_values(self, evidence: Evidence) -> tuple[float, float]:
+        """p-value against "some number lies outside its region", and against "every number lies inside".
+
+        The first is the largest over the items (an intersection-union test), the second the smallest times their
+        number. Student's t with n - 1 degrees of freedom; without noise, 0 or 1.
+        """
+        outside, inside = zip(*(self._p_values(item) for item in evidence.items), strict=True)
+        return max(outside), min(1.0, min(inside) * len(inside))
+
+    def _p_values(self, item: Item) -> tuple[float, float]:
+        low, high = self.region(item)
+        if item.error == 0:
+            is_inside = low <= item.measured <= high
+            return float(not is_inside), float(is_inside)
+        above_low = (item.measured - low) / item.error
+        below_high = (high - item.measured) / item.error
+        degrees = item.n - 1
+        outside = max(stdtr(degrees, -above_low), stdtr(degrees, -below_high))
+        inside = 2 * min(stdtr(degrees, above_low), stdtr(degrees, below_high))
+        return float(outside), float(min(1.0, inside))
+
+
+Measure = Callable[[Budget, int], Evidence]
+"""(budget, seed) -> evidence."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, its controls and the rule that decides both, all fixed before anything is measured.
+
+    Attributes:
+        rule: Decides the claim and every control.
+        measure: Brings the evidence.
+        controls: Deliberately wrong settings, by a name that says what is wrong; each must come out the other way.
+        evidence: What kind of evidence it is.
+        expected: `refuted` for a claim of the source that is false as worded.
+        literal: Whether the source claims it in these words; False where it is restated or derived here.
+        axes: Labels of the figure's x and y axis.
+        scale: Scale of both axes.
+        shares: Name of the runs that it reads together with other claims, which one process then measures.
+        id: Folder and file: `rate_bound` is `theory/claims/rate/bound.py`.
+        text: Paragraphs of the file's docstring by heading.
+    """
+
+    rule: Rule
+    measure: Measure
+    controls: Mapping[str, Measure]
+    evidence: Kind
+    expected: Literal["supported", "refuted"] = "supported"
+    literal: bool = False
+    axes: tuple[str, str] = ("", "")
+    scale: Literal["linear", "log"] = "log"
+    shares: str = ""
+    id: str = ""
+    text: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def other(self) -> Outcome:
+        """What every control must come out as."""
+        return "refuted" if self.expected == "supported" else "supported"
+
+
+class Unit(NamedTuple):
+    """A piece of work: a claim (control is empty), or one of its controls."""
+
+    id: str
+    control: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decided claim.
+
+    Attributes:
+        claim: The claim.
+        outcomes: Outcome by control; the empty name is the claim itself.
+        evidence: Evidence, likewise.
+        seconds: Time of each, likewise.
+    """
+
+    claim: Claim
+    outcomes: Mapping[str, Outcome]
+    evidence: Mapping[str, Evidence]
+    seconds: Mapping[str, float]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Outcome of the claim itself."""
+        return self.outcomes[""]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the claim came out as expected and every control the other way."""
+        return all(
+            outcome == (self.claim.other if name else self.claim.expected) for name, outcome in self.outcomes.items()
+        )
+
+    @property
+    def alarm(self) -> bool:
+        """Whether the claim or a control was decided, and the wrong way."""
+        right = {name: self.claim.other if name else self.claim.expected for name in self.outcomes}
+        return any(outcome not in (right[name], "inconclusive") for name, outcome in self.outcomes.items())
+
+    @property
+    def tightness(self) -> float:
+        """Largest ratio of measured to predicted."""
+        return max((item.measured / item.predicted for item in self.evidence[""].items if item.predicted), default=0.0)
+
+
+def decide(
+    claims: Mapping[str, Claim], evidence: Mapping[Unit, Evidence], seconds: Mapping[Unit, float]
+) -> list[Verdict]:
+    """Decide every unit at once: Holm at `LEVEL` over the two p-values of each statistical one.
+
+    Args:
+        claims: Claims by id.
+        evidence: Evidence of each claim and all its controls.
+        seconds: Time of each.
+
+    Returns:
+        A verdict for each claim of which there is evidence, in the order of the claims.
+    """
+    p_values = {unit: claims[unit.id].rule.p_values(brought) for unit, brought in evidence.items()}
+    noisy = [unit for unit, brought in evidence.items() if any(item.error for item in brought.items)]
+    flat = holm([p for unit in noisy for p in p_values[unit]], LEVEL)
+    rejected = {unit: (flat[2 * i], flat[2 * i + 1]) for i, unit in enumerate(noisy)}
+
+    def outcome(unit: Unit) -> Outcome:
+        outside, inside = rejected.get(unit, (p_values[unit][0] == 0, p_values[unit][1] == 0))
+        return "supported" if outside else "refuted" if inside else "inconclusive"
+
+    verdicts = []
+    for name, claim in claims.items():
+        units = {control: Unit(name, control) for control in ("", *claim.controls)}
+        if units[""] in evidence:
+            verdicts.append(
+                Verdict(
+                    claim,
+                    {control: outcome(unit) for control, unit in units.items()},
+                    {control: evidence[unit] for control, unit in units.items()},
+                    {control: seconds[unit] for control, unit in units.items()},
+                )
+            )
+    return verdicts
+
+
+def registry() -> dict[str, Claim]:
+    """Every claim of `theory/claims/`, by id.
+
+    Raises:
+        ValueError: A docstring lacks a heading.
+    """
+    root = importlib.import_module("theory.claims")
+    found = {}
+    for module in pkgutil.walk_packages(root.__path__, "theory.claims."):
+        if not module.ispkg:
+            claim = load(importlib.import_module(module.name))
+            found[claim.id] = claim
+    return found
+
+
+def load(module: ModuleType) -> Claim:
+    """The claim of a module, with its id and text.
+
+    Args:
+        module: A module `theory.claims.<part>.<name>` that binds `CLAIM`.
+
+    Returns:
+        The claim.
+
+    Raises:
+        ValueError: The docstring lacks a heading, or the claim has no control.
+    """
+    claim: Claim = module.CLAIM
+    text = paragraphs(module.__doc__ or "")
+    missing = [heading for heading in HEADINGS if not text.get(heading)]
+    if missing:
+        raise ValueError(
+            f"the docstring of {module.__name__} lacks {', '.join(missing)}: it needs {', '.join(HEADINGS)}"
+        )
+    if not claim.controls:
+        raise ValueError(f"{module.__name__} has no control: a check that cannot fail shows nothing")
+    part, name = module.__name__.split(".")[-2:]
+    return Claim(**{**claim.__dict__, "id": f"{part}_{name}", "text": text})
+
+
+def paragraphs(doc: str) -> dict[str, str]:
+    """Paragraphs of a docstring that begin with one of the headings, up to the next one, by heading."""
+    parts = re.split(rf"^({'|'.join(HEADINGS)}):", doc, flags=re.MULTILINE)
+    return {heading: body.strip() for heading, body in zip(parts[1::2], parts[2::2], strict=True)}

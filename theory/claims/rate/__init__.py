@@ -1,0 +1,135 @@
+"""The stationarity rate: what its claims share, tasks and schedules.
+
+The numbers below were chosen on seeds 0 to 9, before any recorded run, so that eta <= 1/L_F at the smallest horizon,
+the start lies outside the minimum that the runs end in, and noise and perturbations are visible; recorded runs take
+other seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sharp_maml import Episode
+from synthetic import Family, LogCosh, Wells
+from theory.claim import Budget
+from theory.runner import Ascent, Power, Schedule, horizons, run, variants
+
+
+def _tensor(*rows: object) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+START = _tensor(2.5, -2.0)
+"""x_0 of the wells, about two units from the minimum."""
+
+WELLS = Wells(
+    support_centres=_tensor([0.0, 0.5], [0.0, 0.5], [1.5, -1.0]),
+    query_centres=_tensor([0.3, 0.0], [0.3, 0.0], [1.0, 2.0]),
+    zeta=0.3,
+    sA=0.2,
+    xi=1.0,
+)
+"""Three tasks, two of them alike, so that nothing is symmetric."""
+
+_angle = 0.6
+ROTATED = Wells(
+    **{
+        **WELLS.__dict__,
+        "rotation": _tensor([math.cos(_angle), -math.sin(_angle)], [math.sin(_angle), math.cos(_angle)]),
+    }
+)
+"""The same wells with coordinates that depend on each other."""
+
+QUIET = Wells(WELLS.support_centres, WELLS.query_centres)
+"""The same wells without noise."""
+
+PRESCRIBED = variants(Schedule("prescribed"), alpha_up=Power(1.0, 0.5), alpha_low=Power(0.5, 0.0))
+"""maml, up, low, both: beta_low = 0.5 / sqrt T, beta_up = 2 / sqrt T, alpha_up = 1 / sqrt T, alpha_low = 0.5."""
+
+MAML = PRESCRIBED[0]
+
+
+@cache
+def regression() -> LogCosh:
+    """Three regression tasks in four dimensions with real minibatches of four."""
+    generator = torch.Generator().manual_seed(0)
+    return LogCosh.planted(generator, tasks=3, dim=4, samples=40, batch=4, spread=2.0)
+
+
+REGRESSION_START = torch.full((4,), 3.0, dtype=torch.float64)
+
+
+def directions(*rows: Sequence[float]) -> list[Episode]:
+    """Ascent episodes of the wells that make every perturbation of task m point along row m."""
+    return [WELLS.pointing(_tensor(*row)) for row in rows]
+
+
+SAME_WAY = directions(*[(1.0, 1.0)] * 3)
+"""All perturbations point along (1, 1), whatever the gradients are."""
+
+OWN_WAYS = directions((1.0, -1.0), (1.0, -1.0), (-1.0, 0.5))
+"""The lower perturbation of each task points along a direction of its own."""
+
+
+def minimum(family: Family, start: Tensor, schedules: Sequence[Schedule], T: Sequence[int]) -> Tensor:
+    """The minimiser of F_T that gradient descent reaches from `start`, for every schedule and horizon, `C x H x d`."""
+    beta = torch.tensor([[schedule.beta.at(t) for t in T] for schedule in schedules], dtype=torch.float64)
+    x = start.expand(*beta.shape, -1).clone()
+    for _ in range(4000):
+        x = x - 0.2 * family.meta_gradient(x, beta)
+    return x
+
+
+class Reading(NamedTuple):
+    """One way to read the algorithm: on which tasks, whose samples make the perturbations, mean or sum, detached or not."""
+
+    family: Family
+    start: Tensor
+    schedules: tuple[Schedule, ...] = PRESCRIBED
+    ascent: Ascent = "fresh"
+    perturbation: Literal["reused", "differentiated"] = "reused"
+    update: Literal["mean", "sum"] = "mean"
+
+    @property
+    def step_factor(self) -> int:
+        """What the update multiplies beta_up by."""
+        return self.family.tasks if self.update == "sum" else 1
+
+
+@cache
+def readings() -> dict[str, Reading]:
+    """The readings that the claims go through, by name."""
+    smaller = tuple(schedule.but(schedule.name, eta=Power(1.0, 0.5)) for schedule in PRESCRIBED)
+    return {
+        "fresh samples": Reading(WELLS, START),
+        "fresh samples, rotated": Reading(ROTATED, START),
+        "shared minibatches": Reading(regression(), REGRESSION_START, ascent="shared"),
+        "sum over tasks": Reading(WELLS, START, schedules=smaller, update="sum"),
+        "differentiated perturbation": Reading(WELLS, START, ascent="shared", perturbation="differentiated"),
+    }
+
+
+@cache
+def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
+    """(1/T) sum |grad F(x_t)|^2 of maml, up, low and both in a reading: `4 x H x S`."""
+    family, start, schedules, *options = readings()[name]
+    ascent, perturbation, update = options
+    return run(
+        family,
+        schedules,
+        T=horizons(budget.log2_T),
+        start=start,
+        seeds=budget.seeds,
+        seed=seed,
+        ascent=ascent,
+        perturbation=perturbation,
+        update=update,
+    )

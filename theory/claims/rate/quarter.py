@@ -1,0 +1,61 @@
+"""T^(-1/4) suffices for beta_low and alpha_up.
+
+Statement: with beta_low, alpha_up = O(T^(-1/4)) instead of the prescribed O(T^(-1/2)), beta_up = O(T^(-1/2)) and
+alpha_low = O(1), the average is still O(1/sqrt T).
+
+Source: derived here; the source's schedules are sufficient, not necessary.
+
+Assumptions: those of `rate_bound`.
+
+Why: the bound's terms fall like T^(-min(1-u, u, 2s, 2(a+r), 2a)) for beta_low ~ T^-a, beta_up ~ T^-u, alpha_up ~ T^-s,
+alpha_low ~ T^-r; u = 1/2 and s = a = 1/4, r = 0 make the smallest 1/2. The prescribed exponents are what the case
+without noise needs for O(1/T) at constant beta_up.
+
+Setting: the wells; perturbations along the gradient and, worse, all in the same direction.
+
+Controls: alpha_up = O(T^(-1/8)) in a fixed direction: s = 1/8 gives 1/4. Starts in the minimum of F_T.
+
+Limits: one family. The exponents of the single terms are in `rate_phase`.
+"""
+
+from __future__ import annotations
+
+from theory.claim import Budget, Claim, Evidence, Rule
+from theory.claims.rate import MAML, SAME_WAY, START, WELLS, minimum
+from theory.runner import Power, horizons, run
+from theory.slopes import against_T, slope
+
+SLOW = MAML.but("T^(-1/4)", beta=Power(0.3, 0.25), alpha_up=Power(0.3, 0.25), alpha_low=Power(0.5, 0.0))
+TOO_SLOW = MAML.but("alpha_up = T^(-1/8)/2", alpha_up=Power(0.5, 0.125))
+
+
+def measure(budget: Budget, seed: int) -> Evidence:
+    """Slopes along the gradient and in a fixed direction."""
+    T = horizons(budget.log2_T)
+    (along,) = run(WELLS, [SLOW], T=T, start=START, seeds=budget.seeds, seed=seed, ascent="shared")
+    (fixed,) = run(WELLS, [SLOW], T=T, start=START, seeds=budget.seeds, seed=seed, ascent=SAME_WAY)
+    named = {"ascent direction": along, "fixed direction": fixed}
+    return Evidence(
+        tuple(slope(name, T, values, predicted=-0.5) for name, values in named.items()),
+        tuple(against_T(name, T, values) for name, values in named.items()),
+        latex=r"-\min\{1-u,\,u,\,2s,\,2(a+r),\,2a\}",
+    )
+
+
+def too_slow(budget: Budget, seed: int) -> Evidence:
+    """Slope with alpha_up = O(T^(-1/8)) in a fixed direction."""
+    T = horizons(budget.log2_T)
+    start = minimum(WELLS, START, [TOO_SLOW], T)
+    (values,) = run(WELLS, [TOO_SLOW], T=T, start=start, seeds=budget.seeds, seed=seed, ascent=SAME_WAY)
+    return Evidence(
+        (slope(TOO_SLOW.name, T, values, predicted=-0.5),), (against_T(TOO_SLOW.name, T, values, "control"),)
+    )
+
+
+CLAIM = Claim(
+    rule=Rule("every slope lies in -1/2 +- 0.08", below=0.08, above=0.08),
+    measure=measure,
+    controls={"alpha_up = O(T^(-1/8))": too_slow},
+    evidence="statistical",
+    axes=("T", r"$(1/T)\,\sum_t E|\nabla F(x_t)|^2$"),
+)

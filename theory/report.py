@@ -1,0 +1,117 @@
+"""`REPORT.md`: what the source says, what was checked, how, on what, and what came out. Read next: `__main__.py`."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from sharp_maml import provenance
+from theory.claim import LEVEL, Budget, Item, Verdict
+
+PARTS = {"rate": "Stationarity rate", "lemma": "Stationary points", "generalization": "Generalization"}
+SHOWN = 8
+"""Items listed of a claim that has many: those nearest to the edge of their region."""
+
+
+def report(verdicts: list[Verdict], budget: Budget, seed: int, seconds: float) -> str:
+    """The report in markdown.
+
+    Args:
+        verdicts: The decided claims.
+        budget: The budget that they were measured with.
+        seed: The base seed.
+        seconds: Wall-clock time of all.
+
+    Returns:
+        The text; figures are linked as `figures/<id>.png`, records as `records/<id>.json`.
+    """
+    found = provenance()
+    passed = sum(verdict.passed for verdict in verdicts)
+    lines = [
+        "# Theory report",
+        "",
+        f"{passed} of {len(verdicts)} claims came out as expected, with all their controls.",
+        "",
+        f"Budget `{budget.name}`: horizons up to T = 2^{budget.log2_T}, {budget.seeds} seeds a setting; base seed {seed}; "
+        f"commit {found['commit'] or 'unknown'}{' with uncommitted changes' if found['dirty'] else ''}; {found['device']}, "
+        f"torch {found['torch']}; {seconds:.0f} s.",
+        "",
+        "**How to read it.** Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones. "
+        "It is *supported* when the data exclude that it is false, *refuted* when they exclude that it is true, otherwise "
+        f"*inconclusive*; statistical decisions are taken together, with a probability of {LEVEL:g} that any is wrong (Holm). "
+        "*Controls* are deliberately wrong settings under the same rule: each must come out the other way, or the claim does "
+        "not count. Intervals are mean +- standard error. All runs go through the package's `meta_gradient`, in float64.",
+        "",
+        "| claim | as the source words it | evidence | outcome | controls | largest measured / predicted |",
+        "|---|---|---|---|---|---|",
+    ]
+    for verdict in verdicts:
+        claim = verdict.claim
+        turned = sum(outcome == claim.other for name, outcome in verdict.outcomes.items() if name)
+        lines.append(
+            f"| [{claim.id}](#{claim.id}) | {'yes' if claim.literal else 'restated or derived here'} | {claim.evidence} | "
+            f"{_outcome(verdict)} | {turned} of {len(claim.controls)} {claim.other} | {verdict.tightness:.3f} |"
+        )
+    for part, of_part in groupby(verdicts, lambda verdict: verdict.claim.id.split("_")[0]):
+        lines += ["", f"## {PARTS[part]}"]
+        for verdict in of_part:
+            lines += ["", *_section(verdict)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(verdict: Verdict) -> list[str]:
+    claim, brought = verdict.claim, verdict.evidence[""]
+    text = {heading: " ".join(body.split()) for heading, body in claim.text.items()}
+    lines = [
+        f"### {claim.id}",
+        "",
+        f"**{text['Statement']}**",
+        "",
+        f"Outcome: **{_outcome(verdict)}**. Rule: {claim.rule.text}.",
+        "",
+        *(f"- *{heading}.* {text[heading]}" for heading in ("Source", "Assumptions", "Why", "Setting", "Limits")),
+        f"- *Controls.* {text['Controls']}",
+        "",
+    ]
+    if brought.latex:
+        lines += [f"Predicted: $`{brought.latex}`$", ""]
+    shown = sorted(brought.items, key=lambda item: -_closeness(verdict, item))[:SHOWN]
+    if len(shown) < len(brought.items):
+        lines += [f"The {len(shown)} of {len(brought.items)} numbers that are nearest to the edge of their region:", ""]
+    lines += ["| number | measured | predicted |", "|---|---|---|"]
+    lines += [f"| {item.label} | {_number(item)} | {item.predicted:.4g} |" for item in shown]
+    lines += ["", "| control | outcome | number furthest out | measured | predicted |", "|---|---|---|---|---|"]
+    for name in claim.controls:
+        item = max(verdict.evidence[name].items, key=lambda item: _closeness(verdict, item))
+        lines.append(f"| {name} | {verdict.outcomes[name]} | {item.label} | {_number(item)} | {item.predicted:.4g} |")
+    lines += [
+        "",
+        f"![{claim.id}](figures/{claim.id}.png)",
+        "",
+        f"[Record](records/{claim.id}.json). Rerun: `python -m theory --only {claim.id}`.",
+    ]
+    return lines
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.passed:
+        return verdict.outcome if verdict.claim.expected == "supported" else f"{verdict.outcome}, as expected"
+    if verdict.outcome == verdict.claim.expected:
+        return f"{verdict.outcome}, but a control did not turn it round"
+    return f"ALARM: {verdict.outcome}, expected {verdict.claim.expected}"
+
+
+def _closeness(verdict: Verdict, item: Item) -> float:
+    """How far the number is on the way to the edge of its region: above 1 it is outside."""
+    low, high = verdict.claim.rule.region(item)
+    room = [edge - item.predicted for edge in (low, high)]
+    if item.measured >= item.predicted:
+        return (item.measured - item.predicted) / room[1] + 1e-9 if room[1] else float(item.measured > high) + 1e-9
+    return (
+        (item.measured - item.predicted) / room[0]
+        if room[0] not in (0.0, -float("inf"))
+        else item.measured / (item.predicted or 1.0) - 1
+    )
+
+
+def _number(item: Item) -> str:
+    return f"{item.measured:.4g} ± {item.error:.1g} (n = {item.n})" if item.error else f"{item.measured:.6g}"

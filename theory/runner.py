@@ -1,0 +1,180 @@
+"""Many runs of Sharp-MAML at once: seeds x schedules x horizons through `vmap` of the core's `meta_gradient`.
+
+A lane is one schedule at one horizon T. All lanes take their steps together, each for every seed, and stop counting when
+their horizon is reached. Seed s sees the same samples in every lane, so that lanes are compared pair by pair. The core
+is traced once for a number of lanes, which saves the overhead of the transforms without changing an operation. Read
+next: `slopes.py`, which reads rates off the averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from sharp_maml import Episode, meta_gradient
+from synthetic import Family
+
+Ascent = Literal["shared", "fresh"] | Sequence[Episode]
+"""Whose samples make the perturbations: those of the update, samples of their own, or these episodes at every step."""
+
+
+class Power(NamedTuple):
+    """c T^-exponent."""
+
+    c: float
+    exponent: float
+
+    def at(self, T: int) -> float:
+        """The value at horizon T."""
+        return float(self.c * T**-self.exponent)
+
+
+OFF = Power(0.0, 0.0)
+SHRINK = 3
+"""Lanes that have reached their horizon are dropped when this few times fewer are left: tracing anew takes a second."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Step sizes and radii as powers of the horizon T.
+
+    The defaults are the source's: beta_low, beta_up, alpha_up = O(1 / sqrt T), alpha_low = O(1); radii 0 are MAML.
+
+    Attributes:
+        name: Name in tables and figures.
+        beta: beta_low.
+        eta: beta_up.
+        alpha_up: Upper radius.
+        alpha_low: Lower radius.
+    """
+
+    name: str
+    beta: Power = Power(0.5, 0.5)
+    eta: Power = Power(2.0, 0.5)
+    alpha_up: Power = OFF
+    alpha_low: Power = OFF
+
+    def but(self, name: str, **changes: Power) -> Schedule:
+        """The same schedule with another name and some powers changed."""
+        return replace(self, name=name, **changes)  # type: ignore[arg-type]
+
+
+def variants(base: Schedule, *, alpha_up: Power, alpha_low: Power) -> tuple[Schedule, ...]:
+    """MAML and Sharp-MAML up, low, both: the same steps with each choice of radii."""
+    radii = {"maml": (OFF, OFF), "up": (alpha_up, OFF), "low": (OFF, alpha_low), "both": (alpha_up, alpha_low)}
+    return tuple(base.but(name, alpha_up=up, alpha_low=low) for name, (up, low) in radii.items())
+
+
+def horizons(largest: int, smallest: int = 6) -> tuple[int, ...]:
+    """2^smallest, ..., 2^largest."""
+    return tuple(2**k for k in range(smallest, largest + 1))
+
+
+def run(
+    family: Family,
+    schedules: Sequence[Schedule],
+    *,
+    T: Sequence[int],
+    start: Tensor,
+    seeds: int,
+    seed: int,
+    ascent: Ascent = "fresh",
+    perturbation: Literal["reused", "recomputed", "differentiated"] = "reused",
+    update: Literal["mean", "sum"] = "mean",
+) -> NDArray[np.float64]:
+    """The averages (1/T) sum_{t<T} |grad F(x_t)|^2 of x_{t+1} = x_t - eta g_t, g_t from the core.
+
+    F depends on T through beta. grad F is the family's own closed form, never the core's.
+
+    Args:
+        family: The tasks.
+        schedules: Step sizes and radii, C of them.
+        T: Horizons, H of them.
+        start: x_0, `d`, or one a schedule and horizon, `C x H x d`.
+        seeds: Number S of independent runs of each lane.
+        seed: Seed of all of them.
+        ascent: Whose samples make the perturbations.
+        perturbation: See `meta_gradient`.
+        update: `sum` multiplies eta by the number of tasks, as the source's box has it.
+
+    Returns:
+        `C x H x S`.
+    """
+    lanes = sorted(
+        ((c, h) for c in range(len(schedules)) for h in range(len(T))), key=lambda lane: T[lane[1]], reverse=True
+    )
+    starts = start.expand(len(schedules), len(T), -1)
+
+    def column(name: str) -> Tensor:
+        values = [getattr(schedules[c], name).at(T[h]) for c, h in lanes]
+        return torch.tensor(values, dtype=torch.float64)
+
+    beta, eta, up, low = (column(name) for name in ("beta", "eta", "alpha_up", "alpha_low"))
+    if update == "sum":
+        eta = eta * family.tasks
+    x = torch.stack([starts[c, h] for c, h in lanes])[:, None].repeat(1, seeds, 1)
+    sums = torch.zeros(x.shape[:2], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    step = _step(family, ascent, perturbation, any_up=bool(up.any()), any_low=bool(low.any()))
+    traced, done = None, 0
+    for horizon in sorted(set(T)):
+        active = sum(T[h] >= horizon for _, h in lanes)
+        if active * SHRINK <= len(x):
+            x, traced = x[:active], None
+        n = len(x)
+        for _ in range(done, horizon):
+            makers = family.draw(generator, seeds) if ascent == "fresh" else None
+            arguments = (x, family.draw(generator, seeds), makers, beta[:n], up[:n], low[:n])
+            if traced is None:
+                traced = make_fx(step)(*arguments)
+            sums[:active] += family.meta_gradient(x[:active], beta[:active, None]).square().sum(-1)
+            x = x - eta[:n, None, None] * traced(*arguments)
+        done = horizon
+    averages = np.empty((len(schedules), len(T), seeds))
+    for (c, h), total in zip(lanes, sums, strict=True):
+        averages[c, h] = total.numpy() / T[h]
+    return averages
+
+
+def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, any_low: bool):  # type: ignore[no-untyped-def]
+    """The core's meta-gradient over lanes x seeds. A radius that no lane has is the number 0, which skips its ascent."""
+
+    def one(x: Tensor, episodes, makers, beta, up, low) -> Tensor:  # type: ignore[no-untyped-def]
+        if not isinstance(ascent, str):
+            makers = list(ascent)
+        return meta_gradient(
+            family.loss,
+            {"x": x},
+            episodes,
+            beta_low=beta,
+            alpha_low=low if any_low else 0.0,
+            alpha_up=up if any_up else 0.0,
+            query_loss=family.query_loss,
+            perturbation=perturbation,  # type: ignore[arg-type]
+            ascent_episodes=makers,
+            map_episodes=_tasks_at_once,
+        ).grad["x"]
+
+    # tasks inside, then seeds, then lanes
+    over_seeds = torch.vmap(one, in_dims=(0, 0, 0 if ascent == "fresh" else None, None, None, None))
+    return torch.vmap(over_seeds, in_dims=(0, None, None, 0, 0, 0))
+
+
+def _tasks_at_once(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """`map` by one `vmap` over the items, whose tensors have the same shapes: fewer operations, the same numbers."""
+    flat, (structure, *_) = zip(*(tree_flatten(item) for item in items), strict=True)
+    stacked = [None if leaves[0] is None else torch.stack(leaves) for leaves in zip(*flat, strict=True)]
+    of_one = torch.vmap(
+        lambda *leaves: function(tree_unflatten(list(leaves), structure)),
+        in_dims=tuple(None if leaf is None else 0 for leaf in stacked),
+    )
+    results, structure = tree_flatten(of_one(*stacked))
+    return [tree_unflatten([leaf[i] for leaf in results], structure) for i in range(len(flat))]
