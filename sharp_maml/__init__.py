@@ -18,7 +18,14 @@ from sharp_maml.base import (
     Params,
     QueryLoss,
 )
-from sharp_maml.checkpoint import Checkpoint, CheckpointError, RunDirectoryLock, load_checkpoint, save_checkpoint
+from sharp_maml.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    RunDirectoryLock,
+    load_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
 from sharp_maml.config import ADAPTATION, Config
 from sharp_maml.data import (
     Dataset,
@@ -102,6 +109,7 @@ __all__ = [
     "read_records",
     "save_checkpoint",
     "sharp_maml_method",
+    "write_atomically",
     "write_cache",
     "write_record",
 ]

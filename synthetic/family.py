@@ -38,7 +38,7 @@ class Constants:
     L2: float
     Lq: float
     sg: float
-    sH: float  # noqa: N815
+    sH: float
     sq: float
 
 

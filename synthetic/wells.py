@@ -48,7 +48,7 @@ class Wells:
     K: float = 0.5
     psi: float = 0.7
     zeta: float = 0.0
-    sA: float = 0.0  # noqa: N815
+    sA: float = 0.0
     xi: float = 0.0
     rotation: Tensor | None = None
 

@@ -36,12 +36,12 @@ class Budget:
 
     Attributes:
         name: `smoke`, `test` or `full`.
-        log2_T: Logarithm of the largest horizon.
+        log2_horizon: Logarithm of the largest horizon.
         seeds: Independent runs of a setting.
     """
 
     name: str
-    log2_T: int
+    log2_horizon: int
     seeds: int
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -36,7 +37,7 @@ def draw(verdict: Verdict, directory: Path) -> Path:
     """
     directory.mkdir(parents=True, exist_ok=True)
     rows = list(_rows(verdict))
-    with matplotlib.rc_context({**sns.axes_style("ticks"), "font.size": 9, "legend.fontsize": 7.5}):
+    with sns.axes_style("ticks"), matplotlib.rc_context({"font.size": 9, "legend.fontsize": 7.5}):
         figure = Figure(figsize=(11, max(3.6, 0.9 + 0.26 * len(rows))), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         _curves(left, verdict)
@@ -55,7 +56,7 @@ def _curves(axes: Axes, verdict: Verdict) -> None:
     measured = sum(curve.role == "measured" for curve in curves)
     colours = iter(sns.color_palette("colorblind", max(measured, 1)))
     predicted = iter(sns.color_palette("gray", 1 + sum(curve.role == "predicted" for curve in curves)))
-    styles = iter(["-", "--", "-.", ":"] * (1 + len(controls) // 4))
+    styles = cycle(["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))])
     markers = iter("osD^vP*X<>" * (1 + measured // 10))
     for curve in curves:
         if curve.role == "predicted":
@@ -73,14 +74,16 @@ def _curves(axes: Axes, verdict: Verdict) -> None:
     low, high = axes.get_ylim()
     if claim.scale == "log" and high < 10 * low:
         axes.set_yscale("linear")
-    axes.legend(loc="best", frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False)
     sns.despine(ax=axes)
 
 
-def _band(axes: Axes, curve: Curve, *, colour: object, marker: str, style: str, alpha: float = 1.0) -> None:
-    axes.plot(curve.x, curve.y, style, marker=marker, ms=3.5, lw=1.2, color=colour, alpha=alpha, label=curve.label)  # type: ignore[arg-type]
+def _band(axes: Axes, curve: Curve, *, colour: object, marker: str, style: object, alpha: float = 1.0) -> None:
+    axes.plot(
+        curve.x, curve.y, linestyle=style, marker=marker, ms=3.5, lw=1.2, color=colour, alpha=alpha, label=curve.label
+    )
     if curve.low:
-        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18 * alpha, lw=0)  # type: ignore[arg-type]
+        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18 * alpha, lw=0)
 
 
 def _rows(verdict: Verdict) -> Iterable[tuple[str, bool, list[Item]]]:
@@ -106,8 +109,7 @@ def _decisions(axes: Axes, rule: Rule, rows: list[tuple[str, bool, list[Item]]])
     for y, (_, is_control, items) in enumerate(rows):
         colour = CONTROL if is_control else "black"
         for item in items:
-            low, middle, high = (_in_units(rule, item, value) for value in (*item.interval(), item.measured))
-            low, high, middle = low, middle, high
+            low, high, middle = (_in_units(rule, item, value) for value in (*item.interval(), item.measured))
             if edges[0] <= middle <= edges[1]:
                 axes.plot([max(low, edges[0]), min(high, edges[1])], [y, y], color=colour, lw=1.1, alpha=0.8)
                 axes.plot(middle, y, "o", ms=3, color=colour, alpha=0.8)

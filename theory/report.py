@@ -8,6 +8,14 @@ from sharp_maml import provenance
 from theory.claim import LEVEL, Budget, Item, Verdict
 
 PARTS = {"rate": "Stationarity rate", "lemma": "Stationary points", "generalization": "Generalization"}
+HOW = (
+    "Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones. It is "
+    "*supported* when the data exclude that it is false, *refuted* when they exclude that it is true, otherwise "
+    "*inconclusive*; statistical decisions are taken together, with a probability of {level:g} that any is wrong "
+    "(Holm). *Controls* are deliberately wrong settings under the same rule: each must come out the other way, or the "
+    "claim does not count. Measured numbers are given with their standard error. All runs go through the package's "
+    "`meta_gradient`, in float64."
+)
 SHOWN = 8
 """Items listed of a claim that has many: those nearest to the edge of their region."""
 
@@ -31,15 +39,11 @@ def report(verdicts: list[Verdict], budget: Budget, seed: int, seconds: float) -
         "",
         f"{passed} of {len(verdicts)} claims came out as expected, with all their controls.",
         "",
-        f"Budget `{budget.name}`: horizons up to T = 2^{budget.log2_T}, {budget.seeds} seeds a setting; base seed {seed}; "
-        f"commit {found['commit'] or 'unknown'}{' with uncommitted changes' if found['dirty'] else ''}; {found['device']}, "
-        f"torch {found['torch']}; {seconds:.0f} s.",
+        f"Budget `{budget.name}`: horizons up to T = 2^{budget.log2_horizon}, {budget.seeds} seeds each; base seed "
+        f"{seed}; commit {found['commit'] or 'unknown'}{' with uncommitted changes' if found['dirty'] else ''}; "
+        f"{found['device']}, torch {found['torch']}; {seconds:.0f} s.",
         "",
-        "**How to read it.** Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones. "
-        "It is *supported* when the data exclude that it is false, *refuted* when they exclude that it is true, otherwise "
-        f"*inconclusive*; statistical decisions are taken together, with a probability of {LEVEL:g} that any is wrong (Holm). "
-        "*Controls* are deliberately wrong settings under the same rule: each must come out the other way, or the claim does "
-        "not count. Intervals are mean +- standard error. All runs go through the package's `meta_gradient`, in float64.",
+        f"**How to read it.** {HOW.format(level=LEVEL)}",
         "",
         "| claim | as the source words it | evidence | outcome | controls | largest measured / predicted |",
         "|---|---|---|---|---|---|",
@@ -48,8 +52,9 @@ def report(verdicts: list[Verdict], budget: Budget, seed: int, seconds: float) -
         claim = verdict.claim
         turned = sum(outcome == claim.other for name, outcome in verdict.outcomes.items() if name)
         lines.append(
-            f"| [{claim.id}](#{claim.id}) | {'yes' if claim.literal else 'restated or derived here'} | {claim.evidence} | "
-            f"{_outcome(verdict)} | {turned} of {len(claim.controls)} {claim.other} | {verdict.tightness:.3f} |"
+            f"| [{claim.id}](#{claim.id}) | {'yes' if claim.literal else 'restated or derived here'} | "
+            f"{claim.evidence} | {_outcome(verdict)} | {turned} of {len(claim.controls)} {claim.other} | "
+            f"{verdict.tightness:.3f} |"
         )
     for part, of_part in groupby(verdicts, lambda verdict: verdict.claim.id.split("_")[0]):
         lines += ["", f"## {PARTS[part]}"]

@@ -1,9 +1,9 @@
 """Many runs of Sharp-MAML at once: seeds x schedules x horizons through `vmap` of the core's `meta_gradient`.
 
-A lane is one schedule at one horizon T. All lanes take their steps together, each for every seed, and stop counting when
-their horizon is reached. Seed s sees the same samples in every lane, so that lanes are compared pair by pair. The core
-is traced once for a number of lanes, which saves the overhead of the transforms without changing an operation. Read
-next: `slopes.py`, which reads rates off the averages.
+A lane is one schedule at one horizon T. All lanes take their steps together, each for every seed, and stop counting at
+their horizon. Seed s sees the same samples in every lane, so that lanes are compared pair by pair. The core is traced
+once for a number of lanes, which saves the overhead of the transforms without changing an operation. Read next:
+`slopes.py`, which reads rates off the averages.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class Power(NamedTuple):
 
 
 OFF = Power(0.0, 0.0)
-SHRINK = 3
+_INNER, _OUTER = Power(0.5, 0.5), Power(2.0, 0.5)
+SHRINK = 2
 """Lanes that have reached their horizon are dropped when this few times fewer are left: tracing anew takes a second."""
 
 
@@ -57,14 +58,14 @@ class Schedule:
     """
 
     name: str
-    beta: Power = Power(0.5, 0.5)
-    eta: Power = Power(2.0, 0.5)
+    beta: Power = _INNER
+    eta: Power = _OUTER
     alpha_up: Power = OFF
     alpha_low: Power = OFF
 
     def but(self, name: str, **changes: Power) -> Schedule:
         """The same schedule with another name and some powers changed."""
-        return replace(self, name=name, **changes)  # type: ignore[arg-type]
+        return replace(self, name=name, **changes)
 
 
 def variants(base: Schedule, *, alpha_up: Power, alpha_low: Power) -> tuple[Schedule, ...]:
@@ -145,7 +146,7 @@ def run(
 
 
 def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, any_low: bool):  # type: ignore[no-untyped-def]
-    """The core's meta-gradient over lanes x seeds. A radius that no lane has is the number 0, which skips its ascent."""
+    """The core's meta-gradient over lanes x seeds. A radius that no lane has is the number 0: no ascent is made."""
 
     def one(x: Tensor, episodes, makers, beta, up, low) -> Tensor:  # type: ignore[no-untyped-def]
         if not isinstance(ascent, str):

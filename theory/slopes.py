@@ -55,7 +55,7 @@ def ratio(label: str, a: NDArray[np.float64], b: NDArray[np.float64], *, predict
     return Item(label, float(value), predicted, float(error), len(a))
 
 
-def against_T(
+def against_horizon(
     label: str, T: Sequence[int], averages: NDArray[np.float64], role: str = "measured", *, times: float = 0.0
 ) -> Curve:
     """Mean over seeds against T, with two standard errors; multiplied by T^times.

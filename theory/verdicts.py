@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from sharp_maml import provenance
+from sharp_maml import provenance, write_atomically
 from theory.claim import BUDGETS, LEVEL, Budget, Claim, Evidence, Unit, Verdict, decide, registry
 
 SCHEMA = 1
@@ -111,12 +111,13 @@ def record(verdict: Verdict, budget: Budget, seed: int) -> dict[str, Any]:
 def write(verdict: Verdict, budget: Budget, seed: int, directory: Path) -> Path:
     """Write the record of a verdict as `directory/records/<id>.json`."""
     path = directory / "records" / f"{verdict.claim.id}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record(verdict, budget, seed), indent=1, default=float) + "\n"
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, record(verdict, budget, seed))
     return path
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON so that `path` holds the old content or the new one, whole."""
+    write_atomically(path, (json.dumps(content, indent=1, default=float) + "\n").encode())
 
 
 def _next(results: Any, futures: list[Future[None]]) -> tuple[Unit, Evidence | None, float]:

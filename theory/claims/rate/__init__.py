@@ -59,12 +59,12 @@ MAML = PRESCRIBED[0]
 
 @cache
 def regression() -> LogCosh:
-    """Three regression tasks in four dimensions with real minibatches of four."""
+    """Three regression tasks in three dimensions with real minibatches of two."""
     generator = torch.Generator().manual_seed(0)
-    return LogCosh.planted(generator, tasks=3, dim=4, samples=40, batch=4, spread=2.0)
+    return LogCosh.planted(generator, tasks=3, dim=3, samples=20, batch=2, spread=2.0)
 
 
-REGRESSION_START = torch.full((4,), 3.0, dtype=torch.float64)
+REGRESSION_START = torch.full((3,), 3.0, dtype=torch.float64)
 
 
 def directions(*rows: Sequence[float]) -> list[Episode]:
@@ -89,7 +89,7 @@ def minimum(family: Family, start: Tensor, schedules: Sequence[Schedule], T: Seq
 
 
 class Reading(NamedTuple):
-    """One way to read the algorithm: on which tasks, whose samples make the perturbations, mean or sum, detached or not."""
+    """One way to read the algorithm: whose samples make the perturbations, mean or sum, detached or not."""
 
     family: Family
     start: Tensor
@@ -97,6 +97,11 @@ class Reading(NamedTuple):
     ascent: Ascent = "fresh"
     perturbation: Literal["reused", "differentiated"] = "reused"
     update: Literal["mean", "sum"] = "mean"
+    octaves_less: int = 0
+
+    def horizons(self, budget: Budget) -> tuple[int, ...]:
+        """T = 64, ..., to the budget's largest or an octave below, which is half of the work."""
+        return horizons(budget.log2_horizon - self.octaves_less)
 
     @property
     def step_factor(self) -> int:
@@ -110,26 +115,27 @@ def readings() -> dict[str, Reading]:
     smaller = tuple(schedule.but(schedule.name, eta=Power(1.0, 0.5)) for schedule in PRESCRIBED)
     return {
         "fresh samples": Reading(WELLS, START),
-        "fresh samples, rotated": Reading(ROTATED, START),
+        "fresh samples, rotated": Reading(ROTATED, START, octaves_less=1),
         "shared minibatches": Reading(regression(), REGRESSION_START, ascent="shared"),
-        "sum over tasks": Reading(WELLS, START, schedules=smaller, update="sum"),
-        "differentiated perturbation": Reading(WELLS, START, ascent="shared", perturbation="differentiated"),
+        "sum over tasks": Reading(WELLS, START, schedules=smaller, update="sum", octaves_less=1),
+        "differentiated perturbation": Reading(
+            WELLS, START, ascent="shared", perturbation="differentiated", octaves_less=1
+        ),
     }
 
 
 @cache
 def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
     """(1/T) sum |grad F(x_t)|^2 of maml, up, low and both in a reading: `4 x H x S`."""
-    family, start, schedules, *options = readings()[name]
-    ascent, perturbation, update = options
+    reading = readings()[name]
     return run(
-        family,
-        schedules,
-        T=horizons(budget.log2_T),
-        start=start,
+        reading.family,
+        reading.schedules,
+        T=reading.horizons(budget),
+        start=reading.start,
         seeds=budget.seeds,
         seed=seed,
-        ascent=ascent,
-        perturbation=perturbation,
-        update=update,
+        ascent=reading.ascent,
+        perturbation=reading.perturbation,
+        update=reading.update,
     )

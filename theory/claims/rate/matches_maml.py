@@ -1,7 +1,7 @@
 """The variants' averages equal MAML's.
 
-Statement: under the prescribed schedules the average of Sharp-MAML up, low and both is asymptotically that of MAML: their
-ratio tends to 1.
+Statement: under the prescribed schedules the average of Sharp-MAML up, low and both is asymptotically that of MAML:
+their ratio tends to 1.
 
 Source: "Sharp-MAML matches the convergence rate of MAML"; that the constants match too follows from `rate_algebra`.
 
@@ -9,8 +9,8 @@ Assumptions: those of `rate_bound`.
 
 Why: no perturbation appears at the leading order of the bound, nor in the limit of `rate_constant`.
 
-Setting: the same runs as `rate_bound`, at the largest horizon, on separable and rotated wells with fresh samples and on
-regression with shared minibatches. Seeds are paired: seed s has the same samples in every variant.
+Setting: the same runs as `rate_bound`, at the largest horizon, on separable and rotated wells with fresh samples and
+on regression with shared minibatches. Seeds are paired: seed s has the same samples in every variant.
 
 Controls: beta_up halved for one variant.
 
@@ -20,7 +20,7 @@ Limits: an equivalence within 5 per cent at finite T. At small T the ratios diff
 from __future__ import annotations
 
 from theory.claim import Budget, Claim, Curve, Evidence, Rule
-from theory.claims.rate import MAML, PRESCRIBED, START, WELLS, averages
+from theory.claims.rate import MAML, PRESCRIBED, START, WELLS, averages, readings
 from theory.runner import Power, horizons, run
 from theory.slopes import ratio
 
@@ -29,9 +29,9 @@ READ = ("fresh samples", "fresh samples, rotated", "shared minibatches")
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """Ratio of each variant's average to MAML's."""
-    T = horizons(budget.log2_T)
     items, curves = [], []
     for name in READ:
+        T = readings()[name].horizons(budget)
         maml, *others = averages(name, budget, seed)
         for schedule, of_variant in zip(PRESCRIBED[1:], others, strict=True):
             items.append(ratio(f"{name}, {schedule.name}, T = {T[-1]}", of_variant[-1], maml[-1]))
@@ -44,7 +44,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 def halved(budget: Budget, seed: int) -> Evidence:
     """The ratio of `both` with half of beta_up to MAML."""
-    T = horizons(budget.log2_T)[-1:]
+    T = horizons(budget.log2_horizon)[-1:]
     both = PRESCRIBED[-1].but("both, beta_up halved", eta=Power(MAML.eta.c / 2, MAML.eta.exponent))
     other, maml = run(WELLS, [both, MAML], T=T, start=START, seeds=budget.seeds, seed=seed)[:, 0]
     return Evidence((ratio(both.name, other, maml),))

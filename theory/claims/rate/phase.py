@@ -8,16 +8,16 @@ Source: derived here from the bound of `rate_bound`; it is the map behind the so
 
 Assumptions: those of `rate_bound`, each term isolated: what belongs to the others is zero or falls faster.
 
-Why: see `rate_algebra` for the terms. The perturbations point along fixed directions, which attain b; along the gradient
-they mostly average out.
+Why: see `rate_algebra` for the terms. The perturbations point along fixed directions, which attain b; along the
+gradient they mostly average out.
 
-Setting: the wells, without noise for the terms that have none; the largest five horizons, because the first ones are not
-yet asymptotic. Descent starts at the common start, everything else in the minimum of F_T.
+Setting: the wells, without noise for the terms that have none; the largest five horizons, because the first ones are
+not yet asymptotic. Descent starts at the common start, everything else in the minimum of F_T.
 
 Controls: the same runs with the predictions of the schedules swapped inside each term.
 
-Limits: not all exponents are reached at these horizons (a = 1/8 for the lower perturbation is not), and they were left
-out beforehand. Where a perturbation follows the gradient the term can be smaller than the map says.
+Limits: not all exponents are reached at these horizons (a = 1/8 for the lower perturbation is not), and they were
+left out beforehand. Where a perturbation follows the gradient the term can be smaller than the map says.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ TERMS: tuple[Term, ...] = (
 @cache
 def measure(budget: Budget, seed: int) -> Evidence:
     """Slope of every schedule of every term, beside its exponent."""
-    T = horizons(budget.log2_T, budget.log2_T - 4)
+    T = horizons(budget.log2_horizon, budget.log2_horizon - 4)
     items, curves = [], []
     for name, family, ascent, schedules in TERMS:
         start = START if name == "descent" else minimum(family, START, list(schedules), T)  # type: ignore[arg-type]

@@ -1,25 +1,25 @@
 """The three constants of the bound really bound what they are for.
 
-Statement: |Hess F| <= L_F = kappa^2 Lq + beta L2 L0; the expected meta-gradient differs from grad F by at most
-b = kappa Lq (kappa alpha_up + beta L1 alpha_low + beta sg) + beta L2 L0 (alpha_up + alpha_low), whatever the perturbations
-in their balls; and one task's meta-gradient has variance at most
-v = kappa^2 (sq^2 + Lq^2 beta^2 sg^2) + beta^2 sH^2 (L0^2 + sq^2).
+Statement: |Hess F| <= L_F = kappa^2 Lq + beta L2 L0; the expected meta-gradient differs from grad F by at most b =
+kappa Lq (kappa alpha_up + beta L1 alpha_low + beta sg) + beta L2 L0 (alpha_up + alpha_low), whatever the
+perturbations in their balls; and one task's meta-gradient has variance at most v = kappa^2 (sq^2 + Lq^2 beta^2 sg^2)
++ beta^2 sH^2 (L0^2 + sq^2).
 
-Source: derived here; the source assumes "F Lipschitz and smooth" instead, which is not enough for the bias: L2 and L0 are
-needed.
+Source: derived here; the source assumes "F Lipschitz and smooth" instead, which is not enough for the bias: L2 and L0
+are needed.
 
 Assumptions: A1 and A3, on wells in one dimension, where suprema can be taken over a grid.
 
-Why: Hess F = mean (I - beta H)^T Hess q (I - beta H) - beta (D H) grad q. The bias moves the point of grad q by
-kappa alpha_up + beta L1 alpha_low + beta (noise) and the factor I - beta H by beta L2 (alpha_up + alpha_low).
+Why: Hess F = mean (I - beta H)^T Hess q (I - beta H) - beta (D H) grad q. The bias moves the point of grad q by kappa
+alpha_up + beta L1 alpha_low + beta (noise) and the factor I - beta H by beta L2 (alpha_up + alpha_low).
 
-Setting: the meta-gradient and the meta-loss are the core's. L_F on l = 1 - cos x, q = 1 - cos(x - pi), beta in {0.1, 0.5,
-1, 2}, second derivatives by automatic differentiation; b on that family and an asymmetric one, perturbations of both
-signs made by ascent episodes that point where they are told; inner noise and variance by exact sums over noise of two
-values. Points: 720 a period.
+Setting: the meta-gradient and the meta-loss are the core's. L_F on l = 1 - cos x, q = 1 - cos(x - pi), beta in {0.1,
+0.5, 1, 2}, second derivatives by automatic differentiation; b on that family and an asymmetric one, perturbations of
+both signs made by ascent episodes that point where they are told; inner noise and variance by exact sums over noise
+of two values. Points: 720 a period.
 
-Controls: (1 + beta L1/2)^2 in place of (1 + beta L1)^2 in L_F; b without its upper, its lower and its noise term; v with
-half of the inner noise.
+Controls: (1 + beta L1/2)^2 in place of (1 + beta L1)^2 in L_F; b without its upper, its lower and its noise term; v
+with half of the inner noise.
 
 Limits: suprema over a grid are lower bounds of suprema; that the constants bound them everywhere is the proof above.
 """
@@ -42,6 +42,7 @@ from theory.bounds import evaluate
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
 
 BETAS = (0.1, 0.5, 1.0, 2.0)
+SIGNS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 RADII = ((0.2, 0.0), (0.0, 0.5), (0.2, 0.5))
 GRID = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)[:-1, None]
 
@@ -87,10 +88,10 @@ def curvature(family: Wells, beta: float) -> float:
     """sup |F''| over the grid."""
     episode = sample(family, 0.0, family.A, 0.0)
 
-    def F(x: Tensor) -> Tensor:
+    def value(x: Tensor) -> Tensor:
         return meta_loss(family.loss, {"x": x}, [episode], beta_low=beta, query_loss=family.query_loss)
 
-    second = torch.vmap(torch.func.jacrev(torch.func.grad(F)))(GRID)
+    second = torch.vmap(torch.func.jacrev(torch.func.grad(value)))(GRID)
     return float(second.abs().max())
 
 
@@ -112,7 +113,7 @@ def largest_bias(family: Wells, beta: float, up: float, low: float) -> float:
             .abs()
             .max()
         )
-        for signs in product((-1, 1), repeat=2)
+        for signs in SIGNS
     )
 
 
@@ -123,7 +124,7 @@ def largest_variance(family: Wells, beta: float, up: float, low: float) -> float
         float(
             torch.stack([gradients(family, e, beta, up, low, signs) for e in noises(family)]).var(0, correction=0).max()
         )
-        for signs in product((-1, 1), repeat=2)
+        for signs in SIGNS
     )
 
 

@@ -1,12 +1,12 @@
 """The average falls like T^(-1/2) under the prescribed schedules.
 
-Statement: (1/T) sum_{t<T} E |grad F(x_t)|^2 = O(1/sqrt T) for Sharp-MAML up, low and both and for MAML, when beta_low,
-beta_up, alpha_up = O(1/sqrt T) and alpha_low = O(1): the log-log slope is -1/2.
+Statement: (1/T) sum_{t<T} E |grad F(x_t)|^2 = O(1/sqrt T) for Sharp-MAML up, low and both and for MAML, when
+beta_low, beta_up, alpha_up = O(1/sqrt T) and alpha_low = O(1): the log-log slope is -1/2.
 
 Source: the main theorem of the optimization analysis.
 
-Assumptions: those of `rate_bound`, on the same tasks. The noise of the query gradient is not zero; without it the rate
-is better and -1/2 is no lower bound.
+Assumptions: those of `rate_bound`, on the same tasks. The noise of the query gradient is not zero; without it the
+rate is better and -1/2 is no lower bound.
 
 Why: inserting the schedules into the bound of `rate_bound` leaves no constant term and 2 Delta/c2 + c2 Lq sq^2/M at
 order T^(-1/2) (`rate_algebra`). That the measured slope is -1/2, and not less, is a property of tasks with noise.
@@ -14,8 +14,8 @@ order T^(-1/2) (`rate_algebra`). That the measured slope is -1/2, and not less, 
 Setting: as in `rate_bound`, and one reading that the theorem does not cover, the perturbation differentiated through;
 T = 64, ... . Slopes by least squares, standard errors by the bootstrap over seeds.
 
-Controls: each departs from the schedules in one point and starts in the minimum of F_T, so that no transient masks the
-plateau: a fixed direction with constant radius; an ascent radius larger than the distance of the wells; constant
+Controls: each departs from the schedules in one point and starts in the minimum of F_T, so that no transient masks
+the plateau: a fixed direction with constant radius; an ascent radius larger than the distance of the wells; constant
 beta_up; beta_up = O(1/T), from the common start; beta_low and alpha_low constant; a noisy inner step with constant
 beta_low.
 
@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 
 from theory.claim import Budget, Claim, Evidence, Rule
 from theory.claims.rate import MAML, OWN_WAYS, SAME_WAY, START, WELLS, averages, minimum, readings
-from theory.runner import Power, Schedule, horizons, run
-from theory.slopes import against_T, slope
+from theory.runner import Ascent, Power, Schedule, horizons, run
+from theory.slopes import against_horizon, slope
 
 
 def constant(c: float) -> Power:
@@ -52,24 +52,28 @@ WRONG: Mapping[str, Schedule] = {
     "constant beta_low and alpha_low": MAML.but("low", beta=constant(0.4), alpha_low=constant(1.0)),
     "noisy inner step, constant beta_low": MAML.but("noisy", beta=constant(0.4)),
 }
-FIXED = {"fixed direction, constant radius": SAME_WAY, "constant beta_low and alpha_low": OWN_WAYS}
+SHARED: Ascent = "shared"
+FIXED: Mapping[str, Ascent] = {
+    "fixed direction, constant radius": SAME_WAY,
+    "constant beta_low and alpha_low": OWN_WAYS,
+}
 
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """Slopes of every reading and variant."""
-    T = horizons(budget.log2_T)
     items, curves = [], []
     for name, reading in readings().items():
+        T = reading.horizons(budget)
         for schedule, of_variant in zip(reading.schedules, averages(name, budget, seed), strict=True):
             items.append(slope(f"{name}, {schedule.name}", T, of_variant, predicted=-0.5))
-        curves.append(against_T(f"both, {name}", T, averages(name, budget, seed)[3]))
+        curves.append(against_horizon(f"both, {name}", T, averages(name, budget, seed)[3]))
     return Evidence(tuple(items), tuple(curves), latex=r"-\frac{1}{2}")
 
 
 @cache
 def along_the_gradient(budget: Budget, seed: int) -> Mapping[str, NDArray[np.float64]]:
     """Averages of the controls that differ in their schedule only, in one run."""
-    T = horizons(budget.log2_T)
+    T = horizons(budget.log2_horizon)
     names = [name for name in WRONG if name not in FIXED and not name.startswith("noisy")]
     schedules = [WRONG[name] for name in names]
     starts = minimum(WELLS, START, schedules, T)
@@ -80,15 +84,16 @@ def along_the_gradient(budget: Budget, seed: int) -> Mapping[str, NDArray[np.flo
 
 def control(name: str, budget: Budget, seed: int) -> Evidence:
     """Slope under one wrong schedule."""
-    T = horizons(budget.log2_T)
+    T = horizons(budget.log2_horizon)
     if name in FIXED or name.startswith("noisy"):
         family = replace(WELLS, zeta=4.0, xi=0.5) if name.startswith("noisy") else WELLS
         starts = minimum(family, START, [WRONG[name]], T)
-        ascent = FIXED.get(name, "shared")
-        (of_control,) = run(family, [WRONG[name]], T=T, start=starts, seeds=budget.seeds, seed=seed, ascent=ascent)
+        (of_control,) = run(
+            family, [WRONG[name]], T=T, start=starts, seeds=budget.seeds, seed=seed, ascent=FIXED.get(name, SHARED)
+        )
     else:
         of_control = along_the_gradient(budget, seed)[name]
-    return Evidence((slope(name, T, of_control, predicted=-0.5),), (against_T(name, T, of_control, "control"),))
+    return Evidence((slope(name, T, of_control, predicted=-0.5),), (against_horizon(name, T, of_control, "control"),))
 
 
 CLAIM = Claim(

@@ -13,8 +13,8 @@ Why: the largest left-hand side over all such functions, in every dimension, is 
 
 Setting: L = Delta = 1, eta in {1, 1/2}, b in {0, 1/4, 1}, T = 1, 2, 3, 5, 8.
 
-Controls: the bound without b^2, and with Delta/(eta T) in place of 2 Delta/(eta T), at T = 5, eta = 1, b = 1/4: explicit
-functions exceed both, `attained` is their average.
+Controls: the bound without b^2, and with Delta/(eta T) in place of 2 Delta/(eta T), at T = 5, eta = 1, b = 1/4:
+explicit functions exceed both, `attained` is their average.
 
 Limits: small T, and no noise. Where the program equals the bound (b = 0, eta = 1/L) the theorem cannot be improved.
 """
