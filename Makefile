@@ -3,6 +3,7 @@
 PYTHON ?= python3
 TIER ?= demo
 TABLE ?= table1
+BUDGET ?= test
 JOBS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -10,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme test lint unit slow coverage bench clean
+.PHONY: help reproduce-table1 records readme test lint unit theory-tests theory slow coverage bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -35,7 +36,7 @@ records:  ## copy the records of TIER=... from results/ to the tracked ones
 readme: $(VENV)/installed  ## the README's table, from the tracked records
 	$(RUN) -m reproductions.table1 --tier $(TIER) --tracked --readme
 
-test: lint unit  ## everything that can be checked in minutes: style, types, unit tests
+test: lint unit theory-tests  ## everything that can be checked in minutes: style, types, unit tests, claims
 
 lint: $(VENV)/installed
 	$(RUN) -m ruff check .
@@ -45,6 +46,12 @@ lint: $(VENV)/installed
 # One thread a process: on a busy machine two make small steps many times slower.
 unit: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest
+
+theory-tests: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m theory
+
+theory: $(VENV)/installed  ## all claims and their controls, with report and figures: BUDGET=smoke|test|full
+	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET)
 
 slow: $(VENV)/installed  ## the slow tests, and with DATA=dir those on real data
 	$(RUN) -m pytest -m "slow or data" $(if $(DATA),--data=$(DATA) --require=data)

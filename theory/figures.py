@@ -41,6 +41,7 @@ def draw(verdict: Verdict, directory: Path) -> Path:
         figure = Figure(figsize=(11, max(3.6, 0.9 + 0.26 * len(rows))), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         _curves(left, verdict)
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         _decisions(right, verdict.claim.rule, rows)
         figure.suptitle(f"{verdict.claim.id}: {verdict.outcome} ({verdict.claim.evidence})", fontsize=10)
         path = directory / f"{verdict.claim.id}.png"
@@ -68,13 +69,16 @@ def _curves(axes: Axes, verdict: Verdict) -> None:
             _band(axes, curve, colour=CONTROL, marker=".", style=next(styles), alpha=0.75)
     axes.set_xscale(claim.scale)
     axes.set_yscale(claim.scale)
+    shown = sorted({x for curve in curves for x in curve.x})
+    if claim.scale == "log" and all(np.log2(x) % 1 == 0 for x in shown):
+        axes.set_xticks(shown, [f"$2^{{{np.log2(x):.0f}}}$" for x in shown], minor=False)
+        axes.set_xticks([], minor=True)
     axes.set_xlabel(claim.axes[0])
     axes.set_ylabel(claim.axes[1])
     # Ratios span a few per cent: a logarithmic axis without a power of ten in it has no readable ticks.
     low, high = axes.get_ylim()
     if claim.scale == "log" and high < 10 * low:
         axes.set_yscale("linear")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2, frameon=False)
     sns.despine(ax=axes)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from itertools import groupby
 
 from sharp_maml import provenance
 from theory.claim import LEVEL, Budget, Item, Verdict
 
-PARTS = {"rate": "Stationarity rate", "lemma": "Stationary points", "generalization": "Generalization"}
 HOW = (
     "Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones. It is "
     "*supported* when the data exclude that it is false, *refuted* when they exclude that it is true, otherwise "
@@ -57,7 +57,8 @@ def report(verdicts: list[Verdict], budget: Budget, seed: int, seconds: float) -
             f"{verdict.tightness:.3f} |"
         )
     for part, of_part in groupby(verdicts, lambda verdict: verdict.claim.id.split("_")[0]):
-        lines += ["", f"## {PARTS[part]}"]
+        title, _, body = (import_module(f"theory.claims.{part}").__doc__ or "").partition(":")
+        lines += ["", f"## {title}", "", *body.split("\n\n", 1)[1].strip().splitlines()]
         for verdict in of_part:
             lines += ["", *_section(verdict)]
     return "\n".join(lines) + "\n"

@@ -1,8 +1,25 @@
-"""The stationarity rate: what its claims share, tasks and schedules.
+"""Stationarity rate: what the source says, what it does not say, and what the claims below share.
 
-The numbers below were chosen on seeds 0 to 9, before any recorded run, so that eta <= 1/L_F at the smallest horizon,
-the start lies outside the minimum that the runs end in, and noise and perturbations are visible; recorded runs take
-other seeds.
+**The source says**: with step sizes and radii beta_low, beta_up, alpha_up = O(1/sqrt T) and alpha_low = O(1), "with
+some proper constants", the iterates of Sharp-MAML up, low and both satisfy (1/T) sum_t E |grad F(x_t)|^2 = O(1/sqrt
+T); so "Sharp-MAML matches the convergence rate of MAML". It assumes that F is Lipschitz and smooth, and that
+gradients and Hessians are estimated without bias and with bounded variance.
+
+**What was checked**: the statement with every constant in it (`rate_bound`), derived here because the source gives it
+informally; its pieces (`rate_pieces`), its expansion (`rate_algebra`), its slope (`rate_slope`), the limit behind it
+(`rate_constant`), the comparison with MAML (`rate_matches_maml`), and its descent part for every smooth function
+(`rate_worst_case`). The source leaves open whose samples make the perturbations, whether the update sums or averages
+over tasks, and whether the gradient flows through the perturbation; the claims go through these readings.
+
+**What the theorem does not say.** It never uses that the perturbation is an ascent direction: any vector in the ball
+has the same rate (`rate_no_ascent_needed`). With beta_low -> 0 as prescribed the objective becomes that of plain
+training on the query losses (`rate_erm_limit`). The prescribed exponents are sufficient, not necessary: T^(-1/4) does
+for beta_low and alpha_up (`rate_quarter`, `rate_phase`). "F Lipschitz and smooth" is not enough: the bias of the
+meta-gradient needs a Lipschitz Hessian of the support losses and Lipschitz query losses. It says nothing about which
+stationary point is reached, how flat it is, or how well it generalizes.
+
+**Settings** were chosen on seeds 0 to 9, so that beta_up <= 1/L_F at the smallest horizon, the start lies outside the
+minimum that the runs end in, and noise and perturbations are visible; recorded runs take other seeds.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
     for name, family, ascent, schedules in TERMS:
         start = START if name == "descent" else minimum(family, START, list(schedules), T)  # type: ignore[arg-type]
         is_noisy = family is _NOISY or family is _INNER
-        seeds = 2 * budget.seeds if is_noisy else 1
+        seeds = 4 * budget.seeds if is_noisy else 1
         measured = run(family, list(schedules), T=T, start=start, seeds=seeds, seed=seed, ascent=ascent)  # type: ignore[arg-type]
         found = [
             slope(f"{name}, {schedule.name}", T, values, predicted=-exponent)

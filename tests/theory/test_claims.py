@@ -1,0 +1,36 @@
+"""Every claim and its controls, from the registry: `pytest -m theory`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from theory.__main__ import SEED
+from theory.claim import TEST, registry
+from theory.figures import draw
+from theory.report import report
+from theory.verdicts import judge
+
+pytestmark = pytest.mark.theory
+CLAIMS = registry()
+
+
+@pytest.fixture(scope="session")
+def verdicts(request: pytest.FixtureRequest):
+    """The claims whose tests run, measured at once and decided together."""
+    asked = {item.callspec.params["name"] for item in request.session.items if hasattr(item, "callspec") and
+             item.originalname == "test_the_claim_comes_out_as_expected_and_its_controls_do_not"}  # fmt: skip
+    claims = {name: claim for name, claim in CLAIMS.items() if name in asked}
+    return {verdict.claim.id: verdict for verdict in judge(claims, TEST, SEED, jobs=os.cpu_count() or 1)}
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_the_claim_comes_out_as_expected_and_its_controls_do_not(name: str, verdicts, tmp_path: Path) -> None:
+    verdict = verdicts[name]
+    assert verdict.passed, {control or "claim": outcome for control, outcome in verdict.outcomes.items()}
+    assert verdict.evidence[""].curves, "a claim has a figure"
+    assert draw(verdict, tmp_path).stat().st_size > 10_000
+    text = report([verdict], TEST, SEED, 0.0)
+    assert all(" ".join(paragraph.split()) in text for paragraph in verdict.claim.text.values())

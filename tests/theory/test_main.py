@@ -1,0 +1,56 @@
+"""The command, on the claims that take no time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from theory.__main__ import main
+
+QUICK = ["--only", "rate_algebra", "--jobs", "1", "--budget", "smoke"]
+
+
+def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(tmp_path, capsys) -> None:
+    assert main([*QUICK, "--output", str(tmp_path)]) == 0
+    text = (tmp_path / "REPORT.md").read_text()
+    assert "1 of 1 claims came out as expected" in text
+    for line in ("**supported**", "figures/rate_algebra.png", "records/rate_algebra.json", "| without V | refuted |"):
+        assert line in text
+    assert (tmp_path / "figures/rate_algebra.png").stat().st_size > 10_000
+    assert (tmp_path / "figures/rate_algebra.pdf").exists()
+    record = json.loads((tmp_path / "records/rate_algebra.json").read_text())
+    assert (record["id"], record["schema"], record["passed"], record["budget"]["name"]) == (
+        "rate_algebra", 1, True, "smoke",
+    )  # fmt: skip
+    assert record["units"]["without V"]["outcome"] == "refuted"
+    assert record["commit"]
+    assert "as expected" in capsys.readouterr().out
+
+
+def test_it_lists_the_claims(capsys) -> None:
+    assert main(["--list"]) == 0
+    assert "rate_bound" in capsys.readouterr().out
+
+
+def test_an_unknown_claim_is_named_with_those_that_there_are(capsys) -> None:
+    assert main(["--only", "rate_bond"]) == 2
+    error = capsys.readouterr().err
+    assert "rate_bond" in error
+    assert "rate_bound" in error
+
+
+@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--seed", "-1"]])
+def test_numbers_out_of_range_are_refused(arguments, capsys) -> None:
+    assert main(arguments) == 2
+    assert "must be" in capsys.readouterr().err
+
+
+def test_the_error_of_a_measurement_comes_through(monkeypatch, tmp_path) -> None:
+    from theory import verdicts
+    from theory.claim import SMOKE, Claim, Rule
+
+    # a claim that this process knows and the worker does not
+    claim = Claim(Rule("", 0, 0), lambda *_: None, {}, "statistical", id="rate_nothing")  # type: ignore[arg-type,return-value]
+    with pytest.raises(KeyError, match="rate_nothing"):
+        verdicts.judge({"rate_nothing": claim}, SMOKE, 0, jobs=1)
