@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"[{done}/{units}] {unit.id}: {unit.control or 'claim'}", flush=True)
             show()
 
-        verdicts = judge(claims, budget, options.seed, jobs=options.jobs, started=started, finished=finished)
+        verdicts = judge(list(claims), budget, options.seed, jobs=options.jobs, started=started, finished=finished)
 
     for verdict in verdicts:
         write(verdict, budget, options.seed, options.output)
@@ -108,7 +108,7 @@ def listing(claims: dict[str, Claim]) -> Table:
 
 def outcomes(verdicts: list[Verdict]) -> Table:
     """A line a claim."""
-    table = Table("claim", "evidence", "outcome", "controls", "largest measured / predicted", "seconds", "")
+    table = Table("claim", "evidence", "outcome", "controls", "furthest number, edge = 1", "seconds", "")
     for verdict in verdicts:
         controls = [outcome for name, outcome in verdict.outcomes.items() if name]
         turned = sum(outcome == verdict.claim.other for outcome in controls)
@@ -117,7 +117,7 @@ def outcomes(verdicts: list[Verdict]) -> Table:
             verdict.claim.evidence,
             verdict.outcome,
             f"{turned} of {len(controls)} {verdict.claim.other}",
-            f"{verdict.tightness:.3f}",
+            f"{verdict.furthest:.3f}",
             f"{sum(verdict.seconds.values()):.0f}",
             "[green]as expected[/]" if verdict.passed else "[bold red]ALARM[/]" if verdict.alarm else "undecided",
         )

@@ -25,11 +25,22 @@ kappa = 1 + beta * L1
 smoothness = kappa**2 * Lq + beta * L2 * L0
 """L_F: Lipschitz constant of grad F."""
 
-bias = kappa * Lq * (kappa * alpha_up + beta * L1 * alpha_low + beta * sg) + beta * L2 * L0 * (alpha_up + alpha_low)
-"""b: largest distance of the expected meta-gradient from grad F, whatever the perturbations in their balls."""
+bias = (
+    kappa * Lq * (kappa * alpha_up + beta * L1 * alpha_low)
+    + beta * L2 * L0 * (alpha_up + alpha_low)
+    + Lq * beta * sg * sp.sqrt(kappa**2 + beta**2 * sH**2)
+)
+"""b: largest distance of the expected meta-gradient from grad F, whatever the perturbations in their balls.
 
-variance_one = kappa**2 * (sq**2 + Lq**2 * beta**2 * sg**2) + beta**2 * sH**2 * (L0**2 + sq**2)
-"""v: variance of one task's meta-gradient, perturbations independent of its samples."""
+The root is there because one support sample gives both the gradient and the Hessian: E (I - beta H~)(grad q(T~) - grad
+q(T)) is bounded by Cauchy and Schwarz, with E |(I - beta H~) u|^2 <= kappa^2 + beta^2 sigma_H^2 for a unit vector u.
+"""
+
+variance_one = kappa**2 * sq**2 + beta**2 * (kappa * Lq * sg + sH * L0) ** 2 + beta**2 * sH**2 * sq**2
+"""v: variance of one task's meta-gradient, perturbations independent of its samples.
+
+The two deviations that come from the support sample add up (Minkowski), because they are those of one sample.
+"""
 
 variance_fresh = variance_one / M
 """V where the samples of the update are independent of those that made the perturbations."""
@@ -62,8 +73,16 @@ def evaluate(expression: sp.Expr, constants: Constants, **values: float) -> floa
     missing = sorted(names[str(symbol)] for symbol in expression.free_symbols if names[str(symbol)] not in given)
     if missing:
         raise ValueError(f"{', '.join(missing)} must be given to evaluate {expression}")
+    # Zeros first: L0 is infinite for a quadratic, and meets beta or L2 = 0 as a factor.
+    expression = _without(expression, tuple(sorted(symbol for symbol in names if given.get(names[symbol]) == 0)))
     used = sorted(expression.free_symbols, key=str)
     return float(_function(expression, tuple(used))(*(np.float64(given[names[str(symbol)]]) for symbol in used)))
+
+
+@cache
+def _without(expression: sp.Expr, symbols: tuple[str, ...]) -> sp.Expr:
+    """The expression where these are 0."""
+    return sp.sympify(expression.subs({symbol: 0 for symbol in expression.free_symbols if str(symbol) in symbols}))
 
 
 @cache

@@ -9,6 +9,7 @@ excludes that it is true, else `inconclusive`. Read next: `runner.py`, then any 
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,11 @@ HEADINGS = ("Statement", "Source", "Assumptions", "Why", "Setting", "Controls", 
 """Every docstring of a claim has these, each at the beginning of a paragraph and followed by a colon."""
 
 LEVEL = 1e-3
-"""Probability that any statistical decision of one run is wrong: Holm over all of them."""
+"""Nominal probability that any statistical decision of one run is wrong: Holm over all of them.
+
+Nominal, because the p-values take the bootstrap's and the linearised standard errors as those of a t distribution;
+`alarms.py` shows what comes of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,16 @@ class Rule:
         """Where the claim wants the number."""
         scale = abs(item.predicted) if self.relative else 1.0
         return item.predicted - self.below * scale, item.predicted + self.above * scale
+
+    def position(self, item: Item, value: float) -> float:
+        """Where a value lies: over the prediction for a bound from above, else in half-widths from the prediction.
+
+        The edge of the region is at 1, or at -1 and 1.
+        """
+        low, high = self.region(item)
+        if math.isinf(low):
+            return value / item.predicted if item.predicted else 0.0 if value <= high else math.inf
+        return (value - item.predicted) / (high - item.predicted)
 
     def p_values(self, evidence: Evidence) -> tuple[float, float]:
         """p-value against "some number lies outside its region", and against "every number lies inside".
@@ -222,9 +237,9 @@ class Verdict:
         return any(outcome not in (right[name], "inconclusive") for name, outcome in self.outcomes.items())
 
     @property
-    def tightness(self) -> float:
-        """Largest ratio of measured to predicted."""
-        return max((item.measured / item.predicted for item in self.evidence[""].items if item.predicted), default=0.0)
+    def furthest(self) -> float:
+        """How near to the edge of its region, which is 1, the claim's furthest number is."""
+        return max(abs(self.claim.rule.position(item, item.measured)) for item in self.evidence[""].items)
 
 
 def decide(

@@ -113,7 +113,7 @@ def _decisions(axes: Axes, rule: Rule, rows: list[tuple[str, bool, list[Item]]])
     for y, (_, is_control, items) in enumerate(rows):
         colour = CONTROL if is_control else "black"
         for item in items:
-            low, high, middle = (_in_units(rule, item, value) for value in (*item.interval(), item.measured))
+            low, high, middle = (rule.position(item, value) for value in (*item.interval(), item.measured))
             if edges[0] <= middle <= edges[1]:
                 axes.plot([max(low, edges[0]), min(high, edges[1])], [y, y], color=colour, lw=1.1, alpha=0.8)
                 axes.plot(middle, y, "o", ms=3, color=colour, alpha=0.8)
@@ -127,13 +127,3 @@ def _decisions(axes: Axes, rule: Rule, rows: list[tuple[str, bool, list[Item]]])
     axes.set_xlabel("measured / predicted" if one_sided else "(measured - predicted) / half-width of the region")
     axes.set_title("\n".join(textwrap.wrap(rule.text, 60)), fontsize=8)
     sns.despine(ax=axes)
-
-
-def _in_units(rule: Rule, item: Item, value: float) -> float:
-    """The value over the prediction for a bound; else its distance from the prediction in half-widths of the region."""
-    low, high = rule.region(item)
-    if np.isinf(low):
-        if item.predicted:
-            return value / item.predicted
-        return 0.0 if value <= high else np.inf
-    return (value - item.predicted) / (high - item.predicted) if high > item.predicted else np.inf * (value != high)

@@ -9,12 +9,13 @@ from sharp_maml import provenance
 from theory.claim import LEVEL, Budget, Item, Verdict
 
 HOW = (
-    "Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones. It is "
-    "*supported* when the data exclude that it is false, *refuted* when they exclude that it is true, otherwise "
-    "*inconclusive*; statistical decisions are taken together, with a probability of {level:g} that any is wrong "
-    "(Holm). *Controls* are deliberately wrong settings under the same rule: each must come out the other way, or the "
-    "claim does not count. Measured numbers are given with their standard error. All runs go through the package's "
-    "`meta_gradient`, in float64."
+    "Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones and wants "
+    "each in a region. It is *supported* when the data exclude that a number lies outside its region, *refuted* "
+    "when they exclude that all lie inside, otherwise *inconclusive*; statistical decisions of a run are taken "
+    "together, at a nominal probability of {level:g} that any is wrong (Holm; a claim run alone is decided with "
+    "less correction). *Controls* are deliberately wrong settings under the same rule: each must come out the "
+    "other way, or the claim does not count. Measured numbers are given with their standard error and the number "
+    "of seeds. Every run of the algorithm goes through the package's `meta_gradient`, in float64."
 )
 SHOWN = 8
 """Items listed of a claim that has many: those nearest to the edge of their region."""
@@ -39,22 +40,22 @@ def report(verdicts: list[Verdict], budget: Budget, seed: int, seconds: float) -
         "",
         f"{passed} of {len(verdicts)} claims came out as expected, with all their controls.",
         "",
-        f"Budget `{budget.name}`: horizons up to T = 2^{budget.log2_horizon}, {budget.seeds} seeds each; base seed "
+        f"Budget `{budget.name}`: horizons up to T = 2^{budget.log2_horizon}, {budget.seeds} seeds; base seed "
         f"{seed}; commit {found['commit'] or 'unknown'}{' with uncommitted changes' if found['dirty'] else ''}; "
         f"{found['device']}, torch {found['torch']}; {seconds:.0f} s.",
         "",
         f"**How to read it.** {HOW.format(level=LEVEL)}",
         "",
-        "| claim | as the source words it | evidence | outcome | controls | largest measured / predicted |",
+        "| claim | claimed by the source | evidence | outcome | controls | furthest number, edge = 1 |",
         "|---|---|---|---|---|---|",
     ]
     for verdict in verdicts:
         claim = verdict.claim
         turned = sum(outcome == claim.other for name, outcome in verdict.outcomes.items() if name)
         lines.append(
-            f"| [{claim.id}](#{claim.id}) | {'yes' if claim.literal else 'restated or derived here'} | "
+            f"| [{claim.id}](#{claim.id}) | {'yes' if claim.literal else 'derived here'} | "
             f"{claim.evidence} | {_outcome(verdict)} | {turned} of {len(claim.controls)} {claim.other} | "
-            f"{verdict.tightness:.3f} |"
+            f"{verdict.furthest:.3f} |"
         )
     for part, of_part in groupby(verdicts, lambda verdict: verdict.claim.id.split("_")[0]):
         title, _, body = (import_module(f"theory.claims.{part}").__doc__ or "").partition(":")
@@ -80,14 +81,18 @@ def _section(verdict: Verdict) -> list[str]:
     ]
     if brought.latex:
         lines += [f"Predicted: $`{brought.latex}`$", ""]
-    shown = sorted(brought.items, key=lambda item: -_closeness(verdict, item))[:SHOWN]
+    shown = sorted(brought.items, key=lambda item: -_distance(verdict, item))[:SHOWN]
     if len(shown) < len(brought.items):
         lines += [f"The {len(shown)} of {len(brought.items)} numbers that are nearest to the edge of their region:", ""]
     lines += ["| number | measured | predicted |", "|---|---|---|"]
     lines += [f"| {item.label} | {_number(item)} | {item.predicted:.4g} |" for item in shown]
-    lines += ["", "| control | outcome | number furthest out | measured | predicted |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| control | outcome | number furthest outside its region | measured | predicted |",
+        "|---|---|---|---|---|",
+    ]
     for name in claim.controls:
-        item = max(verdict.evidence[name].items, key=lambda item: _closeness(verdict, item))
+        item = max(verdict.evidence[name].items, key=lambda item: _distance(verdict, item))
         lines.append(f"| {name} | {verdict.outcomes[name]} | {item.label} | {_number(item)} | {item.predicted:.4g} |")
     lines += [
         "",
@@ -102,21 +107,12 @@ def _outcome(verdict: Verdict) -> str:
     if verdict.passed:
         return verdict.outcome if verdict.claim.expected == "supported" else f"{verdict.outcome}, as expected"
     if verdict.outcome == verdict.claim.expected:
-        return f"{verdict.outcome}, but a control did not turn it round"
+        return f"{verdict.outcome}, but a control did not come out the other way"
     return f"ALARM: {verdict.outcome}, expected {verdict.claim.expected}"
 
 
-def _closeness(verdict: Verdict, item: Item) -> float:
-    """How far the number is on the way to the edge of its region: above 1 it is outside."""
-    low, high = verdict.claim.rule.region(item)
-    room = [edge - item.predicted for edge in (low, high)]
-    if item.measured >= item.predicted:
-        return (item.measured - item.predicted) / room[1] + 1e-9 if room[1] else float(item.measured > high) + 1e-9
-    return (
-        (item.measured - item.predicted) / room[0]
-        if room[0] not in (0.0, -float("inf"))
-        else item.measured / (item.predicted or 1.0) - 1
-    )
+def _distance(verdict: Verdict, item: Item) -> float:
+    return abs(verdict.claim.rule.position(item, item.measured))
 
 
 def _number(item: Item) -> str:

@@ -40,7 +40,7 @@ class Power(NamedTuple):
 OFF = Power(0.0, 0.0)
 _INNER, _OUTER = Power(0.5, 0.5), Power(2.0, 0.5)
 SHRINK = 2
-"""Lanes that have reached their horizon are dropped when this few times fewer are left: tracing anew takes a second."""
+"""Finished lanes are dropped when no more than one in so many is left: tracing anew takes up to a second."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import queue
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -20,14 +19,14 @@ from typing import Any
 import torch
 
 from sharp_maml import provenance, write_atomically
-from theory.claim import BUDGETS, LEVEL, Budget, Claim, Evidence, Unit, Verdict, decide, registry
+from theory.claim import LEVEL, Budget, Claim, Evidence, Unit, Verdict, decide, registry
 
 SCHEMA = 1
-_results: Any = None
+_progress: Any = None
 
 
 def judge(
-    claims: Mapping[str, Claim],
+    names: Sequence[str],
     budget: Budget,
     seed: int,
     *,
@@ -38,7 +37,7 @@ def judge(
     """Measure claims and their controls, and decide them together.
 
     Args:
-        claims: Claims of the registry, by id.
+        names: Ids of claims in the registry.
         budget: How much work.
         seed: Base seed: a claim's outcome may not depend on it.
         jobs: Processes, one thread each.
@@ -49,30 +48,34 @@ def judge(
         A verdict a claim, in their order.
 
     Raises:
-        Exception: What a measurement raised.
+        Exception: What a measurement raised, or what ended its process.
     """
+    every = registry()
+    claims = {name: every[name] for name in names}
     groups: dict[str, list[str]] = {}
     for name, claim in claims.items():
         groups.setdefault(claim.shares or name, []).append(name)
-    largest_first = sorted(groups.values(), key=len, reverse=True)
     context = multiprocessing.get_context("spawn")
-    results = context.Queue()
+    progress = context.SimpleQueue()
+    others = multiprocessing.active_children()
     evidence: dict[Unit, Evidence] = {}
     seconds: dict[Unit, float] = {}
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(results,)) as pool:
-        futures = [pool.submit(_measure, names, budget.name, seed) for names in largest_first]
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(progress,)) as pool:
+        largest_first = sorted(groups.values(), key=len, reverse=True)
+        waiting = {pool.submit(_measure, group, budget, seed) for group in largest_first}
         try:
-            expected = sum(1 + len(claim.controls) for claim in claims.values())
-            while len(evidence) < expected:
-                unit, found, took = _next(results, futures)
-                if found is None:
-                    started(unit)
-                else:
-                    evidence[unit], seconds[unit] = found, took
-                    finished(unit)
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
+                while not progress.empty():
+                    unit, is_done = progress.get()
+                    (finished if is_done else started)(unit)
+                for future in done:
+                    for unit, (brought, took) in future.result().items():
+                        evidence[unit], seconds[unit] = brought, took
         except BaseException:
-            for process in multiprocessing.active_children():  # the others would go on for minutes
-                process.terminate()
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.terminate()  # it would go on for minutes
             raise
     return decide(claims, evidence, seconds)
 
@@ -94,7 +97,7 @@ def record(verdict: Verdict, budget: Budget, seed: int) -> dict[str, Any]:
         "latex": verdict.evidence[""].latex,
         "expected": claim.expected,
         "passed": verdict.passed,
-        "tightness": verdict.tightness,
+        "furthest": verdict.furthest,
         "units": {
             control or "claim": {
                 "outcome": verdict.outcomes[control],
@@ -119,34 +122,23 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=1, default=float) + "\n").encode())
 
 
-def _next(results: Any, futures: list[Future[None]]) -> tuple[Unit, Evidence | None, float]:
-    """The next message of a process; raises what ended one of them."""
-    while True:
-        try:
-            message: tuple[Unit, Evidence | None, float] = results.get(timeout=0.2)
-        except queue.Empty:
-            for future in futures:
-                if future.done():
-                    future.result()
-        else:
-            return message
-
-
-def _start(results: Any) -> None:
-    global _results
-    _results = results
+def _start(progress: Any) -> None:
+    global _progress
+    _progress = progress
     torch.set_num_threads(1)
 
 
-def _measure(names: list[str], budget: str, seed: int) -> None:
+def _measure(names: list[str], budget: Budget, seed: int) -> dict[Unit, tuple[Evidence, float]]:
+    found = {}
     for name in names:
         claim = _registry()[name]
         for control, measure in {"": claim.measure, **claim.controls}.items():
             unit = Unit(name, control)
-            _results.put((unit, None, 0.0))
+            _progress.put((unit, False))
             began = time.perf_counter()
-            found = measure(BUDGETS[budget], seed)
-            _results.put((unit, found, time.perf_counter() - began))
+            found[unit] = (measure(budget, seed), time.perf_counter() - began)
+            _progress.put((unit, True))
+    return found
 
 
 @cache

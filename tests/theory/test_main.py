@@ -7,6 +7,8 @@ import json
 import pytest
 
 from theory.__main__ import main
+from theory.claim import SMOKE
+from theory.verdicts import judge
 
 QUICK = ["--only", "rate_algebra", "--jobs", "1", "--budget", "smoke"]
 
@@ -46,11 +48,17 @@ def test_numbers_out_of_range_are_refused(arguments, capsys) -> None:
     assert "must be" in capsys.readouterr().err
 
 
-def test_the_error_of_a_measurement_comes_through(monkeypatch, tmp_path) -> None:
-    from theory import verdicts
-    from theory.claim import SMOKE, Claim, Rule
+def test_the_error_of_a_measurement_comes_through() -> None:
+    with pytest.raises(ValueError, match="Overflow"):
+        judge(["rate_erm_limit"], SMOKE, 2**80, jobs=1)
 
-    # a claim that this process knows and the worker does not
-    claim = Claim(Rule("", 0, 0), lambda *_: None, {}, "statistical", id="rate_nothing")  # type: ignore[arg-type,return-value]
-    with pytest.raises(KeyError, match="rate_nothing"):
-        verdicts.judge({"rate_nothing": claim}, SMOKE, 0, jobs=1)
+
+def test_progress_is_told_in_order() -> None:
+    told: list[tuple[str, str]] = []
+    judge(
+        ["rate_worst_case"], SMOKE, 0, jobs=1,
+        started=lambda unit: told.append(("started", unit.control)),
+        finished=lambda unit: told.append(("finished", unit.control)),
+    )  # fmt: skip
+    assert told[:2] == [("started", ""), ("finished", "")]
+    assert len(told) == 6

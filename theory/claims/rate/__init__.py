@@ -45,7 +45,7 @@ def _tensor(*rows: object) -> Tensor:
 
 
 START = _tensor(2.5, -2.0)
-"""x_0 of the wells, about two units from the minimum."""
+"""x_0 of the wells, about three units from the minimum."""
 
 WELLS = Wells(
     support_centres=_tensor([0.0, 0.5], [0.0, 0.5], [1.5, -1.0]),
@@ -141,10 +141,8 @@ def readings() -> dict[str, Reading]:
     }
 
 
-@cache
-def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
-    """(1/T) sum |grad F(x_t)|^2 of maml, up, low and both in a reading: `4 x H x S`."""
-    reading = readings()[name]
+def measured(reading: Reading, budget: Budget, seed: int) -> NDArray[np.float64]:
+    """(1/T) sum |grad F(x_t)|^2 of every schedule of a reading: `C x H x S`."""
     return run(
         reading.family,
         reading.schedules,
@@ -156,3 +154,9 @@ def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
         perturbation=reading.perturbation,
         update=reading.update,
     )
+
+
+@cache
+def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
+    """The same of the reading of this name; kept."""
+    return measured(readings()[name], budget, seed)

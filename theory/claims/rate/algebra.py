@@ -12,9 +12,9 @@ Why: sympy expands the same expressions that `rate_bound` evaluates. At order 1/
 c4 + c1 Lq sg + c1 L2 L0 c4)^2 + c1 c2 (L0 L2 + 4 L1 Lq) sq^2/M for fresh samples, and for shared ones that with 2 c2
 Lq (Lq c3 + c1 Lq L1 c4 + c1 L2 L0 c4) sq/sqrt M on top.
 
-Setting: symbols; and two examples in exact rational arithmetic that attain a term. F = x^2/2 with every perturbation
-equal to a, from x_0 = 0: the average tends to a^2 = b^2. F = x^2/2 with noise of variance s^2, from x_0 = 0: it tends
-to eta s^2/(2 - eta).
+Setting: symbols; and two examples in exact rational arithmetic of which one attains b^2 and one comes within a factor
+2 - eta of L_F eta V. F = x^2/2 with every perturbation equal to a, from x_0 = 0: the average tends to a^2 = b^2. F =
+x^2/2 with noise of variance s^2, from x_0 = 0: it tends to eta s^2/(2 - eta).
 
 Controls: the bound without b^2 and the bound without V, which those examples exceed; the coefficient at 1/T of fresh
 samples taken for shared ones; and a perturbation in the leading coefficient.

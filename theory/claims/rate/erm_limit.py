@@ -1,7 +1,7 @@
 """With beta_low -> 0 as prescribed, the statement becomes one about plain SGD.
 
-Statement: under beta_low = O(1/sqrt T) the average of MAML, of |grad F_T|^2, is asymptotically that of stochastic
-gradient descent on the query losses alone, of |grad F_0|^2, where F_0 = (1/M) sum q_m.
+Statement: under beta_low = O(1/sqrt T) the average of MAML, of |grad F_T|^2, is, within 5 per cent at the largest
+horizon, that of stochastic gradient descent on the query losses alone, of |grad F_0|^2, where F_0 = (1/M) sum q_m.
 
 Source: derived here; a restatement of what the source's theorem says.
 

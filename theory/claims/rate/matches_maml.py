@@ -1,7 +1,7 @@
 """The variants' averages equal MAML's.
 
-Statement: under the prescribed schedules the average of Sharp-MAML up, low and both is asymptotically that of MAML:
-their ratio tends to 1.
+Statement: under the prescribed schedules the average of Sharp-MAML up, low and both is that of MAML within 5 per cent
+at the largest horizon.
 
 Source: "Sharp-MAML matches the convergence rate of MAML"; that the constants match too follows from `rate_algebra`.
 
@@ -14,7 +14,8 @@ on regression with shared minibatches. Seeds are paired: seed s has the same sam
 
 Controls: beta_up halved for one variant.
 
-Limits: an equivalence within 5 per cent at finite T. At small T the ratios differ more, as the figure shows.
+Limits: an equivalence within 5 per cent at finite T, not a limit. At small T the ratios differ more, as the figure
+shows.
 """
 
 from __future__ import annotations

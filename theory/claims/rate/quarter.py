@@ -8,12 +8,13 @@ Source: derived here; the source's schedules are sufficient, not necessary.
 Assumptions: those of `rate_bound`.
 
 Why: the bound's terms fall like T^(-min(1-u, u, 2s, 2(a+r), 2a)) for beta_low ~ T^-a, beta_up ~ T^-u, alpha_up ~
-T^-s, alpha_low ~ T^-r; u = 1/2 and s = a = 1/4, r = 0 make the smallest 1/2. The prescribed exponents are what the
-case without noise needs for O(1/T) at constant beta_up.
+T^-s, alpha_low ~ T^-r; u = 1/2 and s = a = 1/4, r = 0 make the smallest 1/2.
 
 Setting: the wells; perturbations along the gradient and, worse, all in the same direction.
 
-Controls: alpha_up = O(T^(-1/8)) in a fixed direction: s = 1/8 gives 1/4. Starts in the minimum of F_T.
+Controls: alpha_up = O(T^(-1/8)) in a fixed direction, where s = 1/8 gives 1/4; and, without noise and at constant
+beta_up, beta_low = O(T^(-1/8)) with lower perturbations in fixed directions, where a = 1/8 gives 1/4. Both start in
+the minimum of F_T.
 
 Limits: one family. The exponents of the single terms are in `rate_phase`.
 """
@@ -26,11 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.claim import Budget, Claim, Evidence, Rule
-from theory.claims.rate import MAML, SAME_WAY, START, WELLS, minimum
+from theory.claims.rate import MAML, OWN_WAYS, QUIET, SAME_WAY, START, WELLS, minimum
 from theory.runner import Power, horizons, run
 from theory.slopes import against_horizon, slope
 
 SLOW = MAML.but("T^(-1/4)", beta=Power(0.3, 0.25), alpha_up=Power(0.3, 0.25), alpha_low=Power(0.5, 0.0))
+BETA_TOO_SLOW = MAML.but(
+    "beta_low = T^(-1/8)/2", beta=Power(0.5, 0.125), eta=Power(0.3, 0.0), alpha_low=Power(0.5, 0.0)
+)
 TOO_SLOW = MAML.but("alpha_up = T^(-1/8)/2", alpha_up=Power(0.5, 0.125))
 
 
@@ -63,10 +67,19 @@ def too_slow(budget: Budget, seed: int) -> Evidence:
     return Evidence((slope(name, T, values, predicted=-0.5),), (against_horizon(name, T, values, "control"),))
 
 
+def beta_too_slow(budget: Budget, seed: int) -> Evidence:
+    """Slope with beta_low = O(T^(-1/8)) and lower perturbations in fixed directions, without noise."""
+    T = horizons(budget.log2_horizon)
+    start = minimum(QUIET, START, [BETA_TOO_SLOW], T)
+    (values,) = run(QUIET, [BETA_TOO_SLOW], T=T, start=start, seeds=1, seed=seed, ascent=OWN_WAYS)
+    name = BETA_TOO_SLOW.name
+    return Evidence((slope(name, T, values, predicted=-0.5),), (against_horizon(name, T, values, "control"),))
+
+
 CLAIM = Claim(
     rule=Rule("every slope lies in -1/2 +- 0.08", below=0.08, above=0.08),
     measure=measure,
-    controls={"alpha_up = O(T^(-1/8))": too_slow},
+    controls={"alpha_up = O(T^(-1/8))": too_slow, "beta_low = O(T^(-1/8))": beta_too_slow},
     evidence="statistical",
     axes=("T", r"$(1/T)\,\sum_t E|\nabla F(x_t)|^2$"),
 )
