@@ -34,7 +34,7 @@ to rounding.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import product
@@ -126,7 +126,7 @@ class Case:
         return gradient
 
 
-def episode(support: Coefficients, query: Coefficients) -> Episode:
+def episode(support: Sequence[float], query: Sequence[float]) -> Episode:
     """The episode with these coefficients."""
     halves = (torch.tensor(values, dtype=torch.float64) for values in (support, query))
     return Episode(*(Batch(inputs, torch.zeros(())) for inputs in halves))
