@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     for verdict in verdicts:
         write(verdict, budget, options.seed, options.output)
+    for verdict in verdicts:
         draw(verdict, options.output / "figures")
     path = options.output / "REPORT.md"
     path.write_text(report(verdicts, budget, options.seed, time.perf_counter() - began), encoding="utf-8")

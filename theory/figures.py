@@ -118,7 +118,8 @@ def _decisions(axes: Axes, rule: Rule, rows: list[tuple[str, bool, list[Item]]])
                 axes.plot([max(low, edges[0]), min(high, edges[1])], [y, y], color=colour, lw=1.1, alpha=0.8)
                 axes.plot(middle, y, "o", ms=3, color=colour, alpha=0.8)
             else:
-                axes.plot(edges[middle > edges[1]], y, ">" if middle > edges[1] else "<", ms=4.5, color=colour)
+                edge, marker = (edges[1], ">") if middle > edges[1] else (edges[0], "<")
+                axes.plot(edge, y, marker, ms=4.5, color=colour)
     axes.set_yticks(range(len(rows)), [textwrap.shorten(label, 44) for label, *_ in rows], fontsize=7)
     for tick, (_, is_control, _) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(CONTROL if is_control else "black")
