@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from theory.claim import BUDGETS, SMOKE, Claim, Unit, Verdict, registry
+from theory.claim import BUDGETS, SMOKE, Budget, Claim, Unit, Verdict, registry
 from theory.figures import draw
 from theory.report import report
-from theory.verdicts import judge, write
+from theory.verdicts import judge, read, write
 
 SEED = 20220606
 """Base seed of recorded runs. Settings were chosen on seeds 0 to 9."""
@@ -36,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=SEED, help=f"base seed (default {SEED})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--output", type=Path, default=Path("results/theory"), help="folder (default results/theory)")
+    parser.add_argument("--redraw", action="store_true", help="figures and report from the records in --output")
     parser.add_argument("--list", action="store_true", help="list the claims and stop")
     options = parser.parse_args(arguments)
     console = Console(width=120 if not sys.stdout.isatty() else None)
@@ -52,6 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if options.list:
         console.print(listing(claims))
+        return 0
+
+    if options.redraw:
+        try:
+            console.print(f"{publish(read(options.output), options.output)}, from the records beside it")
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
         return 0
 
     budget = BUDGETS[options.budget]
@@ -89,14 +98,20 @@ def main(arguments: list[str] | None = None) -> int:
         verdicts = judge(list(claims), budget, options.seed, jobs=options.jobs, started=started, finished=finished)
 
     for verdict in verdicts:
-        write(verdict, budget, options.seed, options.output)
-    for verdict in verdicts:
-        draw(verdict, options.output / "figures")
-    path = options.output / "REPORT.md"
-    path.write_text(report(verdicts, budget, options.seed, time.perf_counter() - began), encoding="utf-8")
-    console.print(outcomes(verdicts))
+        write(verdict, options.output)
+    path = publish(verdicts, options.output)
+    console.print(outcomes(verdicts, budget))
     console.print(f"{path}, with records and figures beside it; {time.perf_counter() - began:.0f} s")
     return 0 if budget is SMOKE or all(verdict.passed for verdict in verdicts) else 1
+
+
+def publish(verdicts: list[Verdict], directory: Path) -> Path:
+    """Draw the figures and write the report; returns its path."""
+    for verdict in verdicts:
+        draw(verdict, directory / "figures")
+    path = directory / "REPORT.md"
+    path.write_text(report(verdicts), encoding="utf-8")
+    return path
 
 
 def listing(claims: dict[str, Claim]) -> Table:
@@ -107,7 +122,7 @@ def listing(claims: dict[str, Claim]) -> Table:
     return table
 
 
-def outcomes(verdicts: list[Verdict]) -> Table:
+def outcomes(verdicts: list[Verdict], budget: Budget) -> Table:
     """A line a claim."""
     table = Table("claim", "evidence", "outcome", "controls", "furthest number, edge = 1", "seconds", "")
     for verdict in verdicts:
@@ -120,7 +135,13 @@ def outcomes(verdicts: list[Verdict]) -> Table:
             f"{turned} of {len(controls)} {verdict.claim.other}",
             f"{verdict.furthest:.3f}",
             f"{sum(verdict.seconds.values()):.0f}",
-            "[green]as expected[/]" if verdict.passed else "[bold red]ALARM[/]" if verdict.alarm else "undecided",
+            "too small to decide"
+            if budget is SMOKE
+            else "[green]as expected[/]"
+            if verdict.passed
+            else "[bold red]ALARM[/]"
+            if verdict.alarm
+            else "undecided",
         )
     return table
 

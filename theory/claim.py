@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from scipy.special import stdtr, stdtrit
 
@@ -211,12 +211,14 @@ class Verdict:
         outcomes: Outcome by control; the empty name is the claim itself.
         evidence: Evidence, likewise.
         seconds: Time of each, likewise.
+        origin: What measured it: commit, versions, device, budget, base seed.
     """
 
     claim: Claim
     outcomes: Mapping[str, Outcome]
     evidence: Mapping[str, Evidence]
     seconds: Mapping[str, float]
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:

@@ -38,10 +38,14 @@ def draw(verdict: Verdict, directory: Path) -> Path:
     directory.mkdir(parents=True, exist_ok=True)
     rows = list(_rows(verdict))
     with sns.axes_style("ticks"), matplotlib.rc_context({"font.size": 9, "legend.fontsize": 7.5}):
-        figure = Figure(figsize=(11, max(3.6, 0.9 + 0.26 * len(rows))), layout="constrained")
+        figure = Figure(
+            figsize=(11, max(3.6, 1.2 + (0.26 if len(rows) < 25 else 0.19) * len(rows))), layout="constrained"
+        )
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         _curves(left, verdict)
-        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        handles, labels = left.get_legend_handles_labels()
+        columns = max(1, min(4, 150 // (12 + max(map(len, labels), default=0))))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         _decisions(right, verdict.claim.rule, rows)
         figure.suptitle(f"{verdict.claim.id}: {verdict.outcome} ({verdict.claim.evidence})", fontsize=10)
         path = directory / f"{verdict.claim.id}.png"
@@ -120,7 +124,7 @@ def _decisions(axes: Axes, rule: Rule, rows: list[tuple[str, bool, list[Item]]])
             else:
                 edge, marker = (edges[1], ">") if middle > edges[1] else (edges[0], "<")
                 axes.plot(edge, y, marker, ms=4.5, color=colour)
-    axes.set_yticks(range(len(rows)), [textwrap.shorten(label, 44) for label, *_ in rows], fontsize=7)
+    axes.set_yticks(range(len(rows)), [textwrap.shorten(label, 52) for label, *_ in rows], fontsize=7)
     for tick, (_, is_control, _) in zip(axes.get_yticklabels(), rows, strict=True):
         tick.set_color(CONTROL if is_control else "black")
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from itertools import groupby
 
-from sharp_maml import provenance
-from theory.claim import LEVEL, Budget, Item, Verdict
+from theory.claim import LEVEL, Item, Verdict
 
 HOW = (
     "Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones and wants "
@@ -21,28 +21,27 @@ SHOWN = 8
 """Items listed of a claim that has many: those nearest to the edge of their region."""
 
 
-def report(verdicts: list[Verdict], budget: Budget, seed: int, seconds: float) -> str:
+def report(verdicts: Sequence[Verdict]) -> str:
     """The report in markdown.
 
     Args:
-        verdicts: The decided claims.
-        budget: The budget that they were measured with.
-        seed: The base seed.
-        seconds: Wall-clock time of all.
+        verdicts: The decided claims, of one run.
 
     Returns:
         The text; figures are linked as `figures/<id>.png`, records as `records/<id>.json`.
     """
-    found = provenance()
+    found = verdicts[0].origin
+    budget, seconds = found["budget"], sum(sum(verdict.seconds.values()) for verdict in verdicts)
     passed = sum(verdict.passed for verdict in verdicts)
     lines = [
         "# Theory report",
         "",
         f"{passed} of {len(verdicts)} claims came out as expected, with all their controls.",
         "",
-        f"Budget `{budget.name}`: horizons up to T = 2^{budget.log2_horizon}, {budget.seeds} seeds; base seed "
-        f"{seed}; commit {found['commit'] or 'unknown'}{' with uncommitted changes' if found['dirty'] else ''}; "
-        f"{found['device']}, torch {found['torch']}; {seconds:.0f} s.",
+        f"Budget `{budget['name']}`: horizons up to T = 2^{budget['log2_horizon']}, {budget['seeds']} seeds; base seed "
+        f"{found['seed']}; commit {found['commit'] or 'unknown'}"
+        f"{' with uncommitted changes' if found['dirty'] else ''}; {found['device']}, torch {found['torch']}; "
+        f"{seconds:.0f} s of one core.",
         "",
         f"**How to read it.** {HOW.format(level=LEVEL)}",
         "",
@@ -71,7 +70,7 @@ def _section(verdict: Verdict) -> list[str]:
     lines = [
         f"### {claim.id}",
         "",
-        f"**{text['Statement']}**",
+        f"**{text['Statement'][0].upper() + text['Statement'][1:]}**",
         "",
         f"Outcome: **{_outcome(verdict)}**. Rule: {claim.rule.text}.",
         "",
@@ -108,7 +107,7 @@ def _outcome(verdict: Verdict) -> str:
         return verdict.outcome if verdict.claim.expected == "supported" else f"{verdict.outcome}, as expected"
     if verdict.outcome == verdict.claim.expected:
         return f"{verdict.outcome}, but a control did not come out the other way"
-    return f"ALARM: {verdict.outcome}, expected {verdict.claim.expected}"
+    return f"ALARM: {verdict.outcome}, expected {verdict.claim.expected}" if verdict.alarm else verdict.outcome
 
 
 def _distance(verdict: Verdict, item: Item) -> float:

@@ -11,7 +11,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from typing import Any
 import torch
 
 from sharp_maml import provenance, write_atomically
-from theory.claim import LEVEL, Budget, Claim, Evidence, Unit, Verdict, decide, registry
+from theory.claim import LEVEL, Budget, Claim, Curve, Evidence, Item, Unit, Verdict, decide, registry
 
 SCHEMA = 1
+ORIGIN = (*provenance(), "budget", "seed")
+"""Keys of a record that say what measured it."""
 _progress: Any = None
 
 
@@ -77,18 +79,17 @@ def judge(
                 if process not in others:
                     process.terminate()  # it would go on for minutes
             raise
-    return decide(claims, evidence, seconds)
+    origin = {**provenance(), "budget": asdict(budget), "seed": seed}
+    return [replace(verdict, origin=origin) for verdict in decide(claims, evidence, seconds)]
 
 
-def record(verdict: Verdict, budget: Budget, seed: int) -> dict[str, Any]:
-    """What is written down of a verdict: its text, numbers, curves, outcome and provenance, ready for JSON."""
+def record(verdict: Verdict) -> dict[str, Any]:
+    """What is written down of a verdict: its text, numbers, curves, outcome and origin, ready for JSON."""
     claim = verdict.claim
     return {
         "schema": SCHEMA,
-        **provenance(),
+        **verdict.origin,
         "id": claim.id,
-        "budget": asdict(budget),
-        "seed": seed,
         "level": LEVEL,
         "text": dict(claim.text),
         "evidence": claim.evidence,
@@ -110,11 +111,62 @@ def record(verdict: Verdict, budget: Budget, seed: int) -> dict[str, Any]:
     }
 
 
-def write(verdict: Verdict, budget: Budget, seed: int, directory: Path) -> Path:
+def write(verdict: Verdict, directory: Path) -> Path:
     """Write the record of a verdict as `directory/records/<id>.json`."""
     path = directory / "records" / f"{verdict.claim.id}.json"
-    write_json(path, record(verdict, budget, seed))
+    write_json(path, record(verdict))
     return path
+
+
+def read(directory: Path) -> list[Verdict]:
+    """The verdicts whose records lie in `directory/records/`, in the order of the registry.
+
+    Args:
+        directory: Where `write` put them.
+
+    Returns:
+        The verdicts, with the claims of today's registry.
+
+    Raises:
+        ValueError: There is no record, one has another schema, or its claim or its controls are no longer those of the
+            registry.
+    """
+    verdicts = []
+    every = registry()
+    paths = sorted(
+        (directory / "records").glob("*.json"),
+        key=lambda path: list(every).index(path.stem) if path.stem in every else -1,
+    )
+    if not paths:
+        raise ValueError(
+            f"no records in {directory / 'records'}: make them with `python -m theory --output {directory}`"
+        )
+    for path in paths:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        claim = every.get(path.stem)
+        if found.get("schema") != SCHEMA or claim is None or set(found["units"]) != {"claim", *claim.controls}:
+            raise ValueError(
+                f"{path} is not a record of a claim as it is now: remove it, or make it anew with `python -m theory`"
+            )
+        units = {"" if name == "claim" else name: unit for name, unit in found["units"].items()}
+        evidence = {
+            name: Evidence(
+                tuple(Item(**item) for item in unit["items"]),
+                tuple(Curve(**curve) for curve in unit["curves"]),
+                found["latex"] if not name else "",
+            )
+            for name, unit in units.items()
+        }
+        verdicts.append(
+            Verdict(
+                replace(claim, text=found["text"]),
+                {name: unit["outcome"] for name, unit in units.items()},
+                evidence,
+                {name: unit["seconds"] for name, unit in units.items()},
+                {key: found[key] for key in ORIGIN},
+            )
+        )
+    return verdicts
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

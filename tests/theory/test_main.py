@@ -30,6 +30,25 @@ def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(tmp_path, capsys)
     assert "as expected" in capsys.readouterr().out
 
 
+def test_figures_and_report_come_from_the_records_alone(tmp_path, capsys) -> None:
+    main([*QUICK, "--output", str(tmp_path)])
+    before = (tmp_path / "REPORT.md").read_text()
+    for path in (tmp_path / "REPORT.md", tmp_path / "figures/rate_algebra.png"):
+        path.unlink()
+    assert main(["--redraw", "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "REPORT.md").read_text() == before
+    assert (tmp_path / "figures/rate_algebra.png").exists()
+
+
+def test_records_that_are_missing_or_of_another_claim_are_refused(tmp_path, capsys) -> None:
+    assert main(["--redraw", "--output", str(tmp_path)]) == 2
+    assert "no records in" in capsys.readouterr().err
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/rate_algebra.json").write_text('{"schema": 1, "units": {"claim": {}}}')
+    assert main(["--redraw", "--output", str(tmp_path)]) == 2
+    assert "not a record of a claim as it is now" in capsys.readouterr().err
+
+
 def test_it_lists_the_claims(capsys) -> None:
     assert main(["--list"]) == 0
     assert "rate_bound" in capsys.readouterr().out
