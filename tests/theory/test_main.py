@@ -27,7 +27,7 @@ def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(tmp_path, capsys)
     )  # fmt: skip
     assert record["units"]["without V"]["outcome"] == "refuted"
     assert record["commit"]
-    assert "as expected" in capsys.readouterr().out
+    assert "too small to decide" in capsys.readouterr().out
 
 
 def test_figures_and_report_come_from_the_records_alone(tmp_path, capsys) -> None:
