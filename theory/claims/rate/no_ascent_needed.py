@@ -67,5 +67,5 @@ CLAIM = Claim(
     measure=measure,
     controls={"constant radius": constant_radius},
     evidence="statistical",
-    axes=("T", "average with a fixed direction / with the ascent direction"),
+    axes=("T", "average, fixed / ascent direction"),
 )
