@@ -10,6 +10,7 @@ F(x) = (1/M) sum_m q_m(T_m(x)). The parameters are `{"x": d}`, in float64.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +41,12 @@ class Constants:
     sg: float
     sH: float
     sq: float
+
+
+def linear_terms(generator: torch.Generator, *, tasks: int, n: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Normal vectors zeta and xi with E |zeta|^2 = 1 for the noise of support and query losses, each `M x n x d`."""
+    zeta, xi = torch.randn((2, tasks, n, dim), generator=generator, dtype=torch.float64) / math.sqrt(dim)
+    return zeta, xi
 
 
 class Family(Protocol):

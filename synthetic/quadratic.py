@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sharp_maml import Batch, Episode, Params
-from synthetic.family import Constants
+from synthetic.family import Constants, linear_terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +77,7 @@ class Quadratic:
 
     def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
         """n samples of an episode of each task."""
-        size = (2, self.tasks, n, self.dim)
-        slopes = torch.randn(size, generator=generator, dtype=torch.float64) / math.sqrt(self.dim)
+        zetas, xis = linear_terms(generator, tasks=self.tasks, n=n, dim=self.dim)
 
         def samples(centres: Tensor, slopes: Tensor, matrices: Tensor) -> list[Batch]:
             return [
@@ -86,8 +85,8 @@ class Quadratic:
                 for centre, slope, matrix in zip(centres, slopes, matrices, strict=True)
             ]
 
-        support = samples(self.support_centres, self.zeta * slopes[0], self.support_matrices)
-        query = samples(self.query_centres, self.xi * slopes[1], self.query_matrices)
+        support = samples(self.support_centres, self.zeta * zetas, self.support_matrices)
+        query = samples(self.query_centres, self.xi * xis, self.query_matrices)
         return [Episode(*halves) for halves in zip(support, query, strict=True)]
 
     def adapted(self, x: Tensor, beta: Tensor | float, *, steps: int = 1) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sharp_maml import Batch, Episode, Params
-from synthetic.family import Constants
+from synthetic.family import Constants, linear_terms
 
 GRID = 4096
 """Points a period on which the infimum is bracketed."""
@@ -93,9 +93,8 @@ class Wells:
 
     def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
         """n samples of an episode of each task."""
-        size = (2, self.tasks, n, self.dim)
-        slopes = torch.randn(size, generator=generator, dtype=torch.float64) / math.sqrt(self.dim)
-        signs = torch.randint(0, 2, size[1:3], generator=generator, dtype=torch.float64) * 2 - 1
+        zetas, xis = linear_terms(generator, tasks=self.tasks, n=n, dim=self.dim)
+        signs = torch.randint(0, 2, (self.tasks, n), generator=generator, dtype=torch.float64) * 2 - 1
         heights = self.A * (1 + self.sA * signs)
         return [
             Episode(
@@ -103,7 +102,7 @@ class Wells:
                 Batch(torch.stack([c.expand(n, -1), self.xi * xi], 1), torch.full((n,), self.B, dtype=torch.float64)),
             )
             for a, c, zeta, xi, height in zip(
-                self.support_centres, self.query_centres, slopes[0], slopes[1], heights, strict=True
+                self.support_centres, self.query_centres, zetas, xis, heights, strict=True
             )
         ]
 

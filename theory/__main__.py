@@ -78,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         task = progress.add_task("measuring", total=units)
 
         def show() -> None:
-            names = ", ".join(f"{unit.id}: {unit.control or 'claim'}" for unit in running)
+            names = ", ".join(map(str, running))
             progress.update(task, description=names or "measuring", completed=done)
 
         done = 0
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
             done += 1
             running.remove(unit)
             if not console.is_terminal:
-                print(f"[{done}/{units}] {unit.id}: {unit.control or 'claim'}", flush=True)
+                print(f"[{done}/{units}] {unit}", flush=True)
             show()
 
         verdicts = judge(list(claims), budget, options.seed, jobs=options.jobs, started=started, finished=finished)
@@ -126,13 +126,11 @@ def outcomes(verdicts: list[Verdict], budget: Budget) -> Table:
     """A line a claim."""
     table = Table("claim", "evidence", "outcome", "controls", "furthest number, edge = 1", "seconds", "")
     for verdict in verdicts:
-        controls = [outcome for name, outcome in verdict.outcomes.items() if name]
-        turned = sum(outcome == verdict.claim.other for outcome in controls)
         table.add_row(
             verdict.claim.id,
             verdict.claim.evidence,
             verdict.outcome,
-            f"{turned} of {len(controls)} {verdict.claim.other}",
+            f"{verdict.turned} of {len(verdict.claim.controls)} {verdict.claim.other}",
             f"{verdict.furthest:.3f}",
             f"{sum(verdict.seconds.values()):.0f}",
             "too small to decide"

@@ -24,7 +24,7 @@ FIRST_SEED = 1000
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; returns 1 if more than one alarm was raised."""
+    """Run the command; returns 1 if more than one verdict was not as expected."""
     parser = argparse.ArgumentParser(
         prog="python -m theory.alarms", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -14,6 +14,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
@@ -201,6 +202,9 @@ class Unit(NamedTuple):
     id: str
     control: str
 
+    def __str__(self) -> str:
+        return f"{self.id}: {self.control or 'claim'}"
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -228,15 +232,18 @@ class Verdict:
     @property
     def passed(self) -> bool:
         """Whether the claim came out as expected and every control the other way."""
-        return all(
-            outcome == (self.claim.other if name else self.claim.expected) for name, outcome in self.outcomes.items()
-        )
+        return self.outcome == self.claim.expected and self.turned == len(self.claim.controls)
+
+    @property
+    def turned(self) -> int:
+        """How many controls came out the other way."""
+        return sum(outcome == self.claim.other for name, outcome in self.outcomes.items() if name)
 
     @property
     def alarm(self) -> bool:
         """Whether the claim or a control was decided, and the wrong way."""
-        right = {name: self.claim.other if name else self.claim.expected for name in self.outcomes}
-        return any(outcome not in (right[name], "inconclusive") for name, outcome in self.outcomes.items())
+        wrong = {name: self.claim.expected if name else self.claim.other for name in self.outcomes}
+        return any(outcome == wrong[name] for name, outcome in self.outcomes.items())
 
     @property
     def furthest(self) -> float:
@@ -281,6 +288,7 @@ def decide(
     return verdicts
 
 
+@cache
 def registry() -> dict[str, Claim]:
     """Every claim of `theory/claims/`, by id.
 

@@ -50,10 +50,9 @@ def report(verdicts: Sequence[Verdict]) -> str:
     ]
     for verdict in verdicts:
         claim = verdict.claim
-        turned = sum(outcome == claim.other for name, outcome in verdict.outcomes.items() if name)
         lines.append(
             f"| [{claim.id}](#{claim.id}) | {'yes' if claim.literal else 'derived here'} | "
-            f"{claim.evidence} | {_outcome(verdict)} | {turned} of {len(claim.controls)} {claim.other} | "
+            f"{claim.evidence} | {_outcome(verdict)} | {verdict.turned} of {len(claim.controls)} {claim.other} | "
             f"{verdict.furthest:.3f} |"
         )
     for part, of_part in groupby(verdicts, lambda verdict: verdict.claim.id.split("_")[0]):

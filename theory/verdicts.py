@@ -12,18 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sharp_maml import provenance, write_atomically
-from theory.claim import LEVEL, Budget, Claim, Curve, Evidence, Item, Unit, Verdict, decide, registry
+from theory.claim import LEVEL, Budget, Curve, Evidence, Item, Unit, Verdict, decide, registry
 
 SCHEMA = 1
-ORIGIN = (*provenance(), "budget", "seed")
-"""Keys of a record that say what measured it."""
 _progress: Any = None
 
 
@@ -157,15 +154,15 @@ def read(directory: Path) -> list[Verdict]:
             )
             for name, unit in units.items()
         }
-        verdicts.append(
-            Verdict(
-                replace(claim, text=found["text"]),
-                {name: unit["outcome"] for name, unit in units.items()},
-                evidence,
-                {name: unit["seconds"] for name, unit in units.items()},
-                {key: found[key] for key in ORIGIN},
-            )
+        verdict = Verdict(
+            replace(claim, text=found["text"]),
+            {name: unit["outcome"] for name, unit in units.items()},
+            evidence,
+            {name: unit["seconds"] for name, unit in units.items()},
         )
+        without_origin = record(verdict)
+        origin = {key: value for key, value in found.items() if key not in without_origin}
+        verdicts.append(replace(verdict, origin=origin))
     return verdicts
 
 
@@ -183,7 +180,7 @@ def _start(progress: Any) -> None:
 def _measure(names: list[str], budget: Budget, seed: int) -> dict[Unit, tuple[Evidence, float]]:
     found = {}
     for name in names:
-        claim = _registry()[name]
+        claim = registry()[name]
         for control, measure in {"": claim.measure, **claim.controls}.items():
             unit = Unit(name, control)
             _progress.put((unit, False))
@@ -191,8 +188,3 @@ def _measure(names: list[str], budget: Budget, seed: int) -> dict[Unit, tuple[Ev
             found[unit] = (measure(budget, seed), time.perf_counter() - began)
             _progress.put((unit, True))
     return found
-
-
-@cache
-def _registry() -> dict[str, Claim]:
-    return registry()

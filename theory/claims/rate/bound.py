@@ -5,7 +5,7 @@ both, at every T, under beta_low, beta_up, alpha_up = O(1/sqrt T), alpha_low = O
 
 Source: the main theorem of the optimization analysis; its constants are derived here (`theory/bounds.py`).
 
-Assumptions: A1 holds with the constants that the families state and their tests attain. A2: inf F is bracketed on a
+Assumptions: A1 holds with the constants that the families state and their tests check. A2: inf F is bracketed on a
 grid (wells) or taken as 0 (regression). A3: the episodes' noise has the stated variances. A4 fresh: the perturbations
 have samples of their own (`ascent_episodes`); A4 shared: real minibatches of regression tasks, samplewise smooth,
 make both. eta <= 1/L_F holds at the smallest T and is checked on every run.
