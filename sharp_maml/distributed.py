@@ -7,6 +7,7 @@ the second derivatives that MAML takes.)
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,9 @@ def start(device: str) -> Ranks:
     if not distributed.is_initialized():
         if device == "cuda":  # each process of a machine its own
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        # Imported later (torch's optimizers do), this module keeps the group in its functions' default arguments, so
+        # that `stop` cannot end its threads, and one that frees a tensor while Python exits aborts the process.
+        importlib.import_module("torch.distributed.nn.functional")
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return Ranks(distributed.get_rank(), distributed.get_world_size())
 

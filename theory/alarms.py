@@ -34,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("results/theory/alarms.json"), help="the record")
     options = parser.parse_args(arguments)
 
+    if options.jobs < 1 or options.seeds < 1:
+        print(f"error: jobs and seeds must be >= 1, got {options.jobs} and {options.seeds}", file=sys.stderr)
+        return 2
     claims = {name: claim for name, claim in registry().items() if claim.evidence == "statistical"}
     found = {"schema": 1, **provenance(), "budget": options.budget, "claims": list(claims), "seeds": {}}
     if options.output.exists():

@@ -136,6 +136,25 @@ def test_the_mean_over_two_processes_is_the_mean_and_the_same_in_both():
         assert out == f"Ranks(rank={rank}, world_size=2) ['a', 'b'] True True\n"
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+def test_stopping_ends_the_threads_of_the_group_whatever_torch_imports_in_between():
+    """A thread of gloo that still runs when Python exits can abort the process."""
+    code = """if True:
+        import os, torch
+        from pathlib import Path
+        from sharp_maml import distributed
+        threads = lambda: sum("gloo" in path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+        distributed.start("cpu")
+        distributed.mean_over_ranks({"a": torch.ones(1)})
+        import torch._dynamo
+        running = threads()
+        distributed.stop()
+        print(running > 0, threads())
+    """
+    for status, out, error in finish(launch("-c", code)):
+        assert (status, out) == (0, "True 0\n"), error
+
+
 @pytest.mark.parametrize(("device", "chosen"), [("cuda", [3]), ("cuda:1", []), ("cpu", [])])
 def test_each_process_of_a_machine_takes_its_own_gpu_where_none_is_named(monkeypatch, device, chosen):
     used, kinds = [], []

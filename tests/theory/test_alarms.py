@@ -61,3 +61,9 @@ def test_a_record_of_something_else_is_not_gone_on_with(judged, tmp_path, capsys
     assert alarms.main(["--seeds", "2", "--output", str(path)]) == 2
     assert "remove it or choose another --output" in capsys.readouterr().err
     assert path.read_text() == before
+
+
+@pytest.mark.parametrize("option", ["--jobs", "--seeds"])
+def test_numbers_below_one_are_named(judged, tmp_path, capsys, option) -> None:
+    assert alarms.main([option, "0", "--output", str(tmp_path / "alarms.json")]) == 2
+    assert "jobs and seeds must be >= 1" in capsys.readouterr().err

@@ -92,6 +92,9 @@ def directions(*rows: Sequence[float]) -> list[Episode]:
 SAME_WAY = directions(*[(1.0, 1.0)] * 3)
 """All perturbations point along (1, 1), whatever the gradients are."""
 
+OTHER_WAY = directions(*[(-1.0, -1.0)] * 3)
+"""All perturbations point the opposite way."""
+
 OWN_WAYS = directions((1.0, -1.0), (1.0, -1.0), (-1.0, 0.5))
 """The lower perturbation of each task points along a direction of its own."""
 

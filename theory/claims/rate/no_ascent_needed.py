@@ -6,7 +6,8 @@ average of Sharp-MAML within 5 per cent at the largest horizon.
 Source: derived here; a restatement of what the source's theorem says.
 
 Assumptions: those of `rate_bound`. The fixed perturbations are made by ascent episodes whose gradient is a constant,
-so that the core itself makes them.
+so that the core itself makes them. Two opposite directions are taken: to first order, the loss grows along at most one
+of them.
 
 Why: the bias b bounds the effect of any vector in the ball, and nothing else of the perturbation enters the proof.
 
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.claim import Budget, Claim, Curve, Evidence, Rule
-from theory.claims.rate import PRESCRIBED, SAME_WAY, START, WELLS
+from theory.claims.rate import OTHER_WAY, PRESCRIBED, SAME_WAY, START, WELLS
 from theory.runner import Power, horizons, run
 from theory.slopes import ratio
 
@@ -35,17 +36,22 @@ LARGE = BOTH.but("alpha_up = 0.5", alpha_up=Power(0.5, 0.0))
 
 @cache
 def averages(budget: Budget, seed: int) -> tuple[tuple[int, ...], NDArray[np.float64], NDArray[np.float64]]:
-    """Horizons, and the averages along the gradient (up, both) and in a fixed direction (up, both, too large)."""
+    """Horizons; averages along the gradient (up, both) and in fixed directions (up, both, too large, opposite)."""
     T = horizons(budget.log2_horizon, budget.log2_horizon - 4)
     ascending = run(WELLS, [UP, BOTH], T=T, start=START, seeds=budget.seeds, seed=seed, ascent="shared")
     pointing = run(WELLS, [UP, BOTH, LARGE], T=T, start=START, seeds=budget.seeds, seed=seed, ascent=SAME_WAY)
-    return T, ascending, pointing
+    opposite = run(WELLS, [BOTH], T=T, start=START, seeds=budget.seeds, seed=seed, ascent=OTHER_WAY)
+    return T, ascending, np.concatenate([pointing, opposite])
 
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """Ratio of the average with a fixed direction to that with the ascent direction."""
     T, ascending, pointing = averages(budget, seed)
-    named = {"up": (pointing[0], ascending[0]), "both": (pointing[1], ascending[1])}
+    named = {
+        "up": (pointing[0], ascending[0]),
+        "both": (pointing[1], ascending[1]),
+        "both, opposite": (pointing[3], ascending[1]),
+    }
     return Evidence(
         tuple(ratio(f"{name}, T = {T[-1]}", one[-1], other[-1]) for name, (one, other) in named.items()),
         (
