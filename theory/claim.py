@@ -44,14 +44,16 @@ class Budget:
         name: `smoke`, `test` or `full`.
         log2_horizon: Logarithm of the largest horizon.
         seeds: Independent runs of a setting.
+        instances: Random tasks of a cell, where stationary points are counted.
     """
 
     name: str
     log2_horizon: int
     seeds: int
+    instances: int
 
 
-SMOKE, TEST, FULL = Budget("smoke", 8, 8), Budget("test", 12, 32), Budget("full", 14, 64)
+SMOKE, TEST, FULL = Budget("smoke", 8, 8, 4), Budget("test", 12, 32, 40), Budget("full", 14, 64, 500)
 BUDGETS = {budget.name: budget for budget in (SMOKE, TEST, FULL)}
 
 
@@ -83,13 +85,14 @@ class Item:
 class Curve:
     """A line or points for the claim's figure; `low`, `high` is an interval around each point.
 
-    role: `measured` (points and line), `predicted` (dashed line) or `control` (faint points and line).
+    role: `measured` (points and line), `points` (points without a line), `predicted` (dashed line) or `control` (faint
+    points and line).
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    role: Literal["measured", "predicted", "control"] = "measured"
+    role: Literal["measured", "points", "predicted", "control"] = "measured"
     low: Sequence[float] = ()
     high: Sequence[float] = ()
 

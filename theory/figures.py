@@ -58,7 +58,7 @@ def _curves(axes: Axes, verdict: Verdict) -> None:
     claim = verdict.claim
     curves = list(verdict.evidence[""].curves)
     controls = [curve for name, brought in verdict.evidence.items() if name for curve in brought.curves]
-    measured = sum(curve.role == "measured" for curve in curves)
+    measured = sum(curve.role != "predicted" for curve in curves)
     colours = iter(sns.color_palette("colorblind", max(measured, 1)))
     predicted = iter(sns.color_palette("gray", 1 + sum(curve.role == "predicted" for curve in curves)))
     styles = cycle(["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))])
@@ -67,7 +67,8 @@ def _curves(axes: Axes, verdict: Verdict) -> None:
         if curve.role == "predicted":
             axes.plot(curve.x, curve.y, "--", color=next(predicted), lw=1, label=curve.label or None)
         else:
-            _band(axes, curve, colour=next(colours), marker=next(markers), style="-")
+            style = "none" if curve.role == "points" else "-"
+            _band(axes, curve, colour=next(colours), marker=next(markers), style=style)
     for curve in controls:
         if curve.role == "control":
             _band(axes, curve, colour=CONTROL, marker=".", style=next(styles), alpha=0.75)

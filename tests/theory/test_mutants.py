@@ -22,7 +22,7 @@ from theory.claims.rate import pieces
 
 pytestmark = pytest.mark.theory
 
-SMALL = Budget("small", 10, 16)
+SMALL = Budget("small", 10, 16, 4)
 ASCENT = importlib.import_module("sharp_maml.ascent")  # the package has a function of that name
 
 
