@@ -7,18 +7,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from synthetic.exact import Exact, ExactFamily
     from synthetic.family import Constants, Family
     from synthetic.images import ClassProgram, class_program, contact_sheet, render_images, write_images
     from synthetic.logcosh import LogCosh
+    from synthetic.polynomial import PolynomialRegression
     from synthetic.quadratic import Quadratic
+    from synthetic.rational import Rational
     from synthetic.wells import Wells
 
 __all__ = [
     "ClassProgram",
     "Constants",
+    "Exact",
+    "ExactFamily",
     "Family",
     "LogCosh",
+    "PolynomialRegression",
     "Quadratic",
+    "Rational",
     "Wells",
     "class_program",
     "contact_sheet",
@@ -29,9 +36,13 @@ __all__ = [
 _MODULES = {
     "ClassProgram": "images",
     "Constants": "family",
+    "Exact": "exact",
+    "ExactFamily": "exact",
     "Family": "family",
     "LogCosh": "logcosh",
+    "PolynomialRegression": "polynomial",
     "Quadratic": "quadratic",
+    "Rational": "rational",
     "Wells": "wells",
     "class_program": "images",
     "contact_sheet": "images",

@@ -1,4 +1,140 @@
 """Stationary points: what the source says, what of it holds, and what the claims below share.
 
 **The source says**: "MAML has more stationary points and local minimizers than ERM".
+
+**What was checked**: as worded, for every set of tasks, it is false (`lemma_literal`): there are regression tasks on
+which MAML has one stationary point and ERM three, one of them with data of two decimals (`lemma_counterexamples`).
+What holds was derived here and is counted exactly. With *one* task MAML keeps all stationary points, minima and
+maxima of ERM and has at least as many (`lemma_single`), and strictly more exactly when the inner step folds the line
+(`lemma_fold`); below beta_low L1 = 1 it cannot, and the counts are equal. A stationary point or minimum that *all*
+tasks share stays one (`lemma_common`). With *several* tasks either sign occurs below beta_low L1 = 1, and MAML has
+more in nearly all cases above (`lemma_phase`): that diagram is the honest form of the lemma. With a small enough step
+the counts are equal (`lemma_small_step`).
+
+**How**: the derivative of MAML on a line is a rational function over the rational numbers; its real roots are
+isolated, and minima are told from maxima, without a floating-point decision, by two engines that share no algorithm
+(`lemma_engines`). In the plane, zeros are enclosed by interval arithmetic, and the index sum is checked
+(`lemma_torus`, `lemma_tanh`). The points found are fed to the package's `meta_gradient`, and runs of MAML end in them
+(`lemma_core`).
+
+**What the lemma does not say.** More stationary points do not mean a worse landscape: the fold adds copies of a
+minimum with the same value, and plain averaging removes more points than it adds. Nothing is said about networks,
+whose stationary points are not isolated.
+
+**Settings**: rational data on a grid; step sizes as fractions of 1/L1. They were chosen on seeds 0 to 9.
 """
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction as Q
+from functools import cache
+from typing import NamedTuple
+
+from synthetic import ExactFamily, PolynomialRegression, Rational
+from theory.claim import Curve, Item
+from theory.line import Point, erm, erm_slope, maml, maml_slope, stationary_points
+
+EXACT = 0.5
+"""Room of a rule about whole numbers on both sides: any other number is outside."""
+
+
+class Case(NamedTuple):
+    """Tasks and a step size, with the numbers of stationary points that the text claims of ERM and of MAML."""
+
+    family: ExactFamily
+    beta: Q
+    erm: int
+    maml: int
+
+
+CASES = {
+    "C0": Case(Rational([[(1, Q(5, 8))], [(1, Q(-5, 8))]]), Q(1, 8), 3, 1),
+    "C1": Case(Rational([[(2, Q(13, 8))], [(2, 0)]]), Q(3, 16), 3, 1),
+    "C2": Case(Rational([[(1, Q(5, 8))], [(2, Q(5, 2))]]), Q(1, 8), 3, 1),
+    "C3": Case(PolynomialRegression([[(1, 1, -2), (-1, 1, 2)], [(1, 0, 1), (1, 1, 3)]]), Q(1, 2), 3, 1),
+    "C4": Case(PolynomialRegression([[(1, 0, 1)], [(2, 0, 0)]]), Q(1, 16), 1, 1),
+    "C5": Case(Rational([[(Q(3, 2), Q(13, 8))], [(2, Q(-3, 4))], [(2, Q(1, 2))]]), Q(5, 32), 1, 3),
+}
+"""Regression tasks by name: two or three tasks with one target each, but C3 (quartics) and C4 (parabolas)."""
+
+
+class Instance(NamedTuple):
+    """Tasks and a step size, with the stationary points of ERM and of MAML."""
+
+    family: ExactFamily
+    beta: Q
+    erm: tuple[Point, ...]
+    maml: tuple[Point, ...]
+
+
+def counted(family: ExactFamily, beta: Q) -> Instance:
+    """Count both."""
+    return Instance(family, beta, stationary_points(erm_slope(family)), stationary_points(maml_slope(family, beta)))
+
+
+@cache
+def counted_case(name: str) -> Instance:
+    """The same for one of the named cases; kept."""
+    return counted(CASES[name].family, CASES[name].beta)
+
+
+def robust(n: int, seed: int, *, tasks: int, samples: int = 1) -> Iterator[Rational]:
+    """n random robust regressions; the i-th is the same whatever n is."""
+    for i in range(n):
+        yield Rational.random(random.Random(f"{seed} {tasks} {samples} {i}"), tasks=tasks, samples=samples)
+
+
+def polynomials(n: int, seed: int, *, tasks: int) -> Iterator[PolynomialRegression]:
+    """n random polynomial regressions with two samples a task; the i-th is the same whatever n is."""
+    for i in range(n):
+        yield PolynomialRegression.random(random.Random(f"{seed} {tasks} polynomial {i}"), tasks=tasks)
+
+
+def violations(label: str, holds: Callable[[Instance], bool], instances: list[Instance]) -> Item:
+    """How many instances do not have a property, 0 predicted."""
+    return Item(f"{label}, {len(instances)} cases", sum(not holds(instance) for instance in instances), 0)
+
+
+def lost(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Without the last point."""
+    return tuple(points[:-1])
+
+
+def doubled(points: Sequence[Point]) -> tuple[Point, ...]:
+    """With the last point twice."""
+    return (*points, *points[-1:])
+
+
+def mislabelled(points: Sequence[Point]) -> tuple[Point, ...]:
+    """With the last point called a minimum if it is a maximum, and a maximum otherwise."""
+    return (*points[:-1], *(p._replace(kind="minimum" if p.kind == "maximum" else "maximum") for p in points[-1:]))
+
+
+MISTAKES = {"one point lost": lost, "one point twice": doubled, "one point mislabelled": mislabelled}
+"""Ways to count wrongly, which a check of counts must notice."""
+
+
+def landscape(name: str, family: ExactFamily, beta: Q, *, reach: Q = Q(6, 5), shift: float = 0.0) -> tuple[Curve, ...]:
+    """ERM and MAML as far as `reach` beyond their stationary points, which are marked; for the figures."""
+    found = counted(family, beta)
+    ends = [end for point in (*found.erm, *found.maml) for end in (point.low, point.high)]
+    low, high = min(ends) - reach, max(ends) + reach
+    x = [low + (high - low) * i / 240 for i in range(241)]
+    curves = []
+    for label, loss, points in (("ERM", erm(family), found.erm), ("MAML", maml(family, beta), found.maml)):
+        label = f"{name} {label}".strip()
+        y = [float(loss.at(at)) + shift for at in x]
+        curves.append(Curve(label, [float(at) for at in x], y, "predicted"))
+        for kind in ("minimum", "maximum", "flat"):
+            of_kind = [point for point in points if point.kind == kind]
+            if of_kind:
+                y = [float(loss.at((point.low + point.high) / 2)) + shift for point in of_kind]
+                curves.append(Curve(f"{label}: {kind}", [point.value for point in of_kind], y, "points"))
+    return tuple(curves)
+
+
+def landscape_of(name: str, shift: float = 0.0) -> tuple[Curve, ...]:
+    """The same of a named case."""
+    return landscape(name, CASES[name].family, CASES[name].beta, shift=shift)
