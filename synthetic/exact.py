@@ -7,7 +7,6 @@ in float64 are episodes for the core. The query set of a task is its support set
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Protocol
@@ -107,9 +106,9 @@ def both_halves(inputs: Sequence[Sequence[Exact]], targets: Sequence[Exact]) -> 
     Raises:
         ValueError: A number is too large for float64.
     """
-    rows = [[float(value) for value in row] for row in inputs]
-    right = [float(value) for value in targets]
-    if not all(map(math.isfinite, [*right, *(value for row in rows for value in row)])):
-        raise ValueError("a number of the task is too large for float64")
-    batch = Batch(torch.tensor(rows, dtype=torch.float64), torch.tensor(right, dtype=torch.float64))
+    try:
+        rows = torch.tensor([[float(value) for value in row] for row in inputs], dtype=torch.float64)
+        batch = Batch(rows, torch.tensor([float(value) for value in targets], dtype=torch.float64))
+    except OverflowError as error:
+        raise ValueError("a number of the task is too large for float64") from error
     return Episode(batch, batch)

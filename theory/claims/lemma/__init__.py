@@ -116,7 +116,7 @@ MISTAKES = {"one point lost": lost, "one point twice": doubled, "one point misla
 """Ways to count wrongly, which a check of counts must notice."""
 
 
-def landscape(name: str, family: ExactFamily, beta: Q, *, reach: Q = Q(6, 5), shift: float = 0.0) -> tuple[Curve, ...]:
+def landscape(name: str, family: ExactFamily, beta: Q, *, reach: Q = Q(3, 5), shift: float = 0.0) -> tuple[Curve, ...]:
     """ERM and MAML as far as `reach` beyond their stationary points, which are marked; for the figures."""
     found = counted(family, beta)
     ends = [end for point in (*found.erm, *found.maml) for end in (point.low, point.high)]

@@ -11,7 +11,7 @@ Why: the counts are of the zeros of the function whose gradient the core compute
 ends in a minimum.
 
 Setting: C0, C1, C2, C5 and random robust regressions with one and two tasks, beta_low L1 = 1/2, 9/10, 2. Rounding is
-taken as 2^-44 (1 + beta h)^2 (1 + h)(1 + |x|), h the largest |l_m''| at x and T_m(x). Runs: starts uniform within one
+taken as 2^-50 (1 + beta h)^2 (1 + h)(1 + |x|), h the largest |l_m''| at x and T_m(x). Runs: starts uniform within one
 of the outermost points, 4000 steps; an end is in a minimum within 1e-5.
 
 Controls: the points of ERM in place of those of MAML; the points moved by 2^-20; the minima of ERM in place of those
@@ -36,7 +36,7 @@ from theory.line import Point, inner_steps
 
 NAMED = ("C0", "C1", "C2", "C5")
 RATIOS = (Q(1, 2), Q(9, 10), Q(2))
-ROUNDING = 2.0**-44
+ROUNDING = 2.0**-50
 MOVE = Q(1, 2**20)
 STEPS, STARTS, NEAR = 4000, 64, 1e-5
 L0, L2 = 0.4, 2.5

@@ -40,12 +40,15 @@ def cells(budget: Budget, seed: int) -> Iterator[tuple[str, list[tuple[ExactFami
     for tasks, samples, of_cell in ((1, 1, n), (2, 1, max(2, n * 3 // 5)), (3, 1, n // 20), (1, 2, n // 20)):
         drawn = robust(max(1, of_cell), seed, tasks=tasks, samples=samples)
         yield (
-            f"robust, {tasks} tasks with {samples} targets",
+            f"robust, M = {tasks}, n = {samples}",
             [(family, RATIOS[i % len(RATIOS)] / family.L1) for i, family in enumerate(drawn)],
         )
     for tasks in (1, 2):
         drawn_too = polynomials(n, seed, tasks=tasks)
-        yield f"polynomials, {tasks} tasks", [(family, RATIOS[i % len(RATIOS)]) for i, family in enumerate(drawn_too)]
+        yield (
+            f"polynomials, M = {tasks}, n = 2",
+            [(family, RATIOS[i % len(RATIOS)]) for i, family in enumerate(drawn_too)],
+        )
 
 
 @cache

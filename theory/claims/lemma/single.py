@@ -75,8 +75,8 @@ def preserves(case: Instance) -> bool:
 def kept(label: str, cases: list[Instance]) -> tuple[Item, ...]:
     """Violations of what holds for any step."""
     return (
-        violations(f"{label}: lost a stationary point", keeps_points, cases),
-        violations(f"{label}: lost a minimum or maximum", keeps_extrema, cases),
+        violations(f"{label}: point lost", keeps_points, cases),
+        violations(f"{label}: extremum lost", keeps_extrema, cases),
         violations(f"{label}: fewer", at_least_as_many, cases),
     )
 
@@ -87,7 +87,7 @@ def drawn(budget: Budget, seed: int, *, tasks: int) -> Iterator[tuple[str, list[
         if samples == 1 or tasks == 1:
             families = list(robust(n, seed, tasks=tasks, samples=samples))
             for ratio in RATIOS:
-                label = f"{samples} targets a task, beta L1 = {ratio}"
+                label = f"n = {samples}, beta L1 = {ratio}"
                 yield label, [counted(family, ratio / family.L1) for family in families]
     for step in STEPS:
         yield f"polynomials, beta = {step}", [counted(family, step) for family in polynomials(n, seed, tasks=tasks)]
@@ -99,7 +99,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
     cells = dict(drawn(budget, seed, tasks=1))
     for label, cases in cells.items():
         items += kept(label, cases)
-        items.append(violations(f"{label}: 1 - beta l'' > 0 and not equal", equal, list(filter(preserves, cases))))
+        items.append(violations(f"{label}: T' > 0, not equal", equal, list(filter(preserves, cases))))
     one, two = list(cells.values())[: len(RATIOS)], list(cells.values())[len(RATIOS) : 2 * len(RATIOS)]
     return Evidence(tuple(items), (ratios("one target", one), ratios("two targets", two)))
 
