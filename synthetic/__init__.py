@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from synthetic.quadratic import Quadratic
     from synthetic.rational import Rational
     from synthetic.wells import Wells
+    from synthetic.welsch import Welsch
 
 __all__ = [
     "ClassProgram",
@@ -27,6 +28,7 @@ __all__ = [
     "Quadratic",
     "Rational",
     "Wells",
+    "Welsch",
     "class_program",
     "contact_sheet",
     "render_images",
@@ -44,6 +46,7 @@ _MODULES = {
     "Quadratic": "quadratic",
     "Rational": "rational",
     "Wells": "wells",
+    "Welsch": "welsch",
     "class_program": "images",
     "contact_sheet": "images",
     "render_images": "images",

@@ -67,6 +67,7 @@ class Item:
         predicted: What the claim's region is built around.
         error: Standard error; 0 for a number without sampling noise.
         n: Samples behind the standard error.
+        within: An interval that holds the number, proved or at a level of its own, in place of a standard error.
     """
 
     label: str
@@ -74,9 +75,12 @@ class Item:
     predicted: float
     error: float = 0.0
     n: int = 1
+    within: tuple[float, float] | None = None
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """The two-sided interval at this level; the number twice where there is no noise."""
+        """The two-sided interval at this level, or the item's own; the number twice where there is no noise."""
+        if self.within is not None:
+            return self.within[0], self.within[1]
         half = float(-stdtrit(self.n - 1, level / 2)) * self.error if self.error else 0.0
         return self.measured - half, self.measured + half
 
@@ -128,20 +132,22 @@ class Rule:
         return item.predicted - self.below * scale, item.predicted + self.above * scale
 
     def position(self, item: Item, value: float) -> float:
-        """Where a value lies: over the prediction for a bound from above, else in half-widths from the prediction.
+        """Where a value lies: over the prediction for a bound from above, else in units of the room on its side of it.
 
         The edge of the region is at 1, or at -1 and 1.
         """
         low, high = self.region(item)
         if math.isinf(low):
             return value / item.predicted if item.predicted else 0.0 if value <= high else math.inf
-        return (value - item.predicted) / (high - item.predicted)
+        away = value - item.predicted
+        side = high - item.predicted if away >= 0 else item.predicted - low
+        return away / side if side else 0.0 if not away else math.copysign(math.inf, away)
 
     def p_values(self, evidence: Evidence) -> tuple[float, float]:
         """p-value against "some number lies outside its region", and against "every number lies inside".
 
         The first is the largest over the items (an intersection-union test), the second the smallest times their
-        number. Student's t with n - 1 degrees of freedom; without noise, 0 or 1.
+        number. Student's t with n - 1 degrees of freedom; 0 or 1 without noise, or where the item has its own interval.
         """
         outside, inside = zip(*(self._p_values(item) for item in evidence.items), strict=True)
         return max(outside), min(1.0, min(inside) * len(inside))
@@ -149,8 +155,8 @@ class Rule:
     def _p_values(self, item: Item) -> tuple[float, float]:
         low, high = self.region(item)
         if item.error == 0:
-            is_inside = low <= item.measured <= high
-            return float(not is_inside), float(is_inside)
+            left, right = item.interval()
+            return float(not low <= left <= right <= high), float(left <= high and low <= right)
         above_low = (item.measured - low) / item.error
         below_high = (high - item.measured) / item.error
         degrees = item.n - 1

@@ -114,4 +114,6 @@ def _distance(verdict: Verdict, item: Item) -> float:
 
 
 def _number(item: Item) -> str:
+    if item.within is not None:
+        return f"{item.measured:.4g} [{item.within[0]:.4g}, {item.within[1]:.4g}]"
     return f"{item.measured:.4g} ± {item.error:.1g} (n = {item.n})" if item.error else f"{item.measured:.6g}"

@@ -161,7 +161,7 @@ def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, an
             query_loss=family.query_loss,
             perturbation=perturbation,  # type: ignore[arg-type]
             ascent_episodes=makers,
-            map_episodes=_tasks_at_once,
+            map_episodes=tasks_at_once,
         ).grad["x"]
 
     # tasks inside, then seeds, then lanes
@@ -169,7 +169,7 @@ def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, an
     return torch.vmap(over_seeds, in_dims=(0, None, None, 0, 0, 0))
 
 
-def _tasks_at_once(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+def tasks_at_once(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """`map` by one `vmap` over the items, whose tensors have the same shapes: fewer operations, the same numbers."""
     flat, (structure, *_) = zip(*(tree_flatten(item) for item in items), strict=True)
     stacked = [None if leaves[0] is None else torch.stack(leaves) for leaves in zip(*flat, strict=True)]

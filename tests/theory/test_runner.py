@@ -10,7 +10,7 @@ import torch
 
 from sharp_maml import Batch, Episode, meta_gradient
 from synthetic import LogCosh, Quadratic, Wells
-from theory.runner import OFF, Power, Schedule, _tasks_at_once, horizons, run, variants
+from theory.runner import OFF, Power, Schedule, horizons, run, tasks_at_once, variants
 
 CENTRES = torch.tensor([[0.0, 0.5], [1.5, -1.0]], dtype=torch.float64)
 WELLS = Wells(CENTRES, CENTRES.flip(0), zeta=0.3, sA=0.2, xi=0.7)
@@ -111,6 +111,6 @@ def test_tasks_at_once_is_map() -> None:
         assert nothing is None
         return {"y": x.sin() * named["a"]}, [x.sum()]
 
-    for found, expected in zip(_tasks_at_once(f, items), map(f, items), strict=True):
+    for found, expected in zip(tasks_at_once(f, items), map(f, items), strict=True):
         assert torch.equal(found[0]["y"], expected[0]["y"])
         assert math.isclose(found[1][0], expected[1][0])

@@ -1,0 +1,164 @@
+"""Generalization: what the source says, what of it holds, and what the claims below share.
+
+**The source says**: if the lower-level algorithm is gamma_A-uniformly stable and F(x; P) <= E F(x + eps; P) with eps
+~ N(0, alpha^2 I), then with high probability, for Sharp-MAML up, F(x; P) <= max_{|eps| <= alpha} F(x + eps; D) +
+gamma_A + O~(1/(4 n M)); "Sharp-MAML has a smaller upper bound" than MAML.
+
+**What holds as printed**: the shape. A maximum over the ball, plus the stability of the inner step, plus a term that
+falls with n M bounds the risk (`generalization_coverage`), and gamma_A of a gradient step falls as 1/n
+(`generalization_stability`).
+
+**What holds restated**. O~(1/(4 n M)) must stand under a square root: without it, even a loss without parameters
+violates the statement (`generalization_square_root`). A ball of radius alpha and N(0, alpha^2 I) do not match: the
+Gaussian needs the deviation s = alpha / (sqrt d + sqrt ln N), and the mass outside the ball must be added
+(`generalization_ball`). n M is the sample size for fixed tasks only; for the risk of a new task it is M, and no n
+helps (`generalization_gap`). Nor is it that of the tighter kl form, whose losses must be independent
+(`generalization_kl`). "Smaller upper bound" is true of the minimiser of the ball's maximum whose norm is not larger,
+and false without that (`generalization_compare`).
+
+**What fails**: a normalised SAM step is not O(1/n)-stable (`generalization_sam_step`), so the theorem covers
+Sharp-MAML up, as the source says, but does not extend to low and both with gamma_A = O(1/n). For trained networks the
+bound says nothing (`generalization_certificate`).
+
+**Assumption**: F(x; P) <= E F(x + eps; P) holds at what training finds (`generalization_perturbation`), not
+everywhere.
+
+**Settings**: bounded location tasks (`synthetic/welsch.py`), loss in [0, 1], L0 = exp(-1/2), L1 = 1; d = 2, M = 20, n
+= 25, alpha = 0.5, beta_low = 0.5, delta = 0.05, unless a claim says otherwise. Parameters are trained by the core: 60
+steps of Sharp-MAML up. Settings were chosen on seeds 0 to 9.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from sharp_maml import clopper_pearson, meta_gradient
+from synthetic import Welsch
+from theory.claim import Item
+from theory.runner import tasks_at_once
+
+LEVEL = 1e-4
+"""Probability that a Clopper-Pearson interval of these claims misses on one side."""
+STEPS, RATE = 60, 1.0
+DELTA = 0.05
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A family, the sizes of its samples, and what is trained on them.
+
+    Attributes:
+        tasks: M.
+        samples: n, of a support set and of a query set.
+        radius: alpha, of the bound and of training.
+        step: beta_low.
+        reused: Whether the support set is the query set.
+        fresh_tasks: Whether every data set has tasks of its own.
+        tau: Standard deviation of a coordinate of a task's centre.
+        sigma: That of a sample around it.
+        dim: d.
+    """
+
+    tasks: int = 20
+    samples: int = 25
+    radius: float = 0.5
+    step: float = 0.5
+    reused: bool = False
+    fresh_tasks: bool = False
+    tau: float = 1.0
+    sigma: float = 1.0
+    dim: int = 2
+
+    @property
+    def family(self) -> Welsch:
+        """The fixed tasks; those of a setting with tasks of its own are `drawn`."""
+        generator = torch.Generator().manual_seed(self.tasks)
+        return Welsch.drawn(generator, tasks=self.tasks, dim=self.dim, tau=self.tau, sigma=self.sigma)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """R data sets and what the core made of them.
+
+    Attributes:
+        support: `R x M x n x d`.
+        query: The same, of the query sets.
+        x: Trained parameters, `R x d`.
+        population: F(x; P), `R`.
+    """
+
+    setting: Setting
+    support: Tensor
+    query: Tensor
+    x: Tensor
+    population: Tensor
+
+    def empirical(self, x: Tensor) -> Tensor:
+        """F(x; D) of every data set at points of its own, from `R x d` to `R`."""
+        adapted = Welsch.adapted(x[:, None], self.support, self.setting.step)
+        return Welsch.risk(adapted, self.query).mean(-1)
+
+    @property
+    def ball_maximum(self) -> Tensor:
+        """The largest of F(x + eps; D) at eps = 0 and at 48 points of the circle |eps| = alpha: at most the maximum."""
+        angles = torch.arange(48, dtype=torch.float64) * (2 * math.pi / 48)
+        circle = self.setting.radius * torch.stack([angles.cos(), angles.sin()], -1)
+        return torch.stack([self.empirical(self.x + eps) for eps in (torch.zeros_like(circle[0]), *circle)]).amax(0)
+
+
+def train(setting: Setting, support: Tensor, query: Tensor, *, alpha_up: float) -> Tensor:
+    """Sharp-MAML up by the core, from the same start on every data set: `R x d`."""
+
+    def one(x: Tensor, support: Tensor, query: Tensor) -> Tensor:
+        return meta_gradient(
+            Welsch.loss,
+            {"x": x},
+            Welsch.episodes(support, query),
+            beta_low=setting.step,
+            alpha_up=alpha_up,
+            map_episodes=tasks_at_once,
+        ).grad["x"]
+
+    x = torch.full((len(support), setting.dim), 0.5, dtype=torch.float64)
+    gradient = make_fx(torch.vmap(one))(x, support, query)
+    for _ in range(STEPS):
+        x = x - RATE * gradient(x, support, query)
+    return x
+
+
+@cache
+def trained(setting: Setting, repeats: int, seed: int) -> Trained:
+    """Data sets, training and the risk; kept.
+
+    The risk averages closed forms over 100 support sets of each fixed task, or over 500 fresh tasks with one each.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    family = setting.family
+    if setting.fresh_tasks:
+        centres = setting.tau * torch.randn((repeats, setting.tasks, 1, setting.dim), generator=generator).double()
+        shape = (2, repeats, setting.tasks, setting.samples, setting.dim)
+        support, query = centres + setting.sigma * torch.randn(shape, generator=generator, dtype=torch.float64)
+        judge = Welsch.drawn(generator, tasks=500, dim=setting.dim, tau=setting.tau, sigma=setting.sigma)
+        supports = judge.draw(generator, setting.samples)
+    else:
+        support, query = (family.draw(generator, setting.samples, repeats) for _ in range(2))
+        judge, supports = family, family.draw(generator, setting.samples, 100)
+    if setting.reused:
+        query = support
+    x = train(setting, support, query, alpha_up=setting.radius)
+    population = torch.cat(
+        [judge.population(part, supports, setting.step) for part in x.tensor_split(max(1, repeats // 50))]
+    )
+    return Trained(setting, support, query, x, population)
+
+
+def coverage(label: str, held: Tensor) -> Item:
+    """The share of data sets for which a bound holds, with its interval, beside 1 - delta."""
+    estimate = clopper_pearson(int(held.sum()), len(held), confidence=1 - 2 * LEVEL)
+    return Item(f"{label}, {len(held)} data sets", estimate.mean, 1 - DELTA, within=(estimate.low, estimate.high))
