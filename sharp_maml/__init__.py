@@ -24,6 +24,7 @@ from sharp_maml.checkpoint import (
     RunDirectoryLock,
     load_checkpoint,
     save_checkpoint,
+    trained_params,
     write_atomically,
 )
 from sharp_maml.config import ADAPTATION, Config
@@ -109,6 +110,7 @@ __all__ = [
     "read_records",
     "save_checkpoint",
     "sharp_maml_method",
+    "trained_params",
     "write_atomically",
     "write_cache",
     "write_record",

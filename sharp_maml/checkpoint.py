@@ -23,6 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from sharp_maml.base import Params
+
 SCHEMA = 1
 _HEADER_KEY = "sharp_maml"
 
@@ -198,6 +200,31 @@ class RunDirectoryLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()  # gives the lock back
+
+
+def trained_params(checkpoint: Checkpoint, expected: Params) -> Params:
+    """The parameters in a checkpoint of the trainer.
+
+    Args:
+        checkpoint: As the trainer wrote it.
+        expected: Parameters of the same network, such as its initial ones.
+
+    Returns:
+        Those of the checkpoint, on the device and of the dtype of `expected`.
+
+    Raises:
+        CheckpointError: They have other names or shapes.
+    """
+    found = {
+        key.removeprefix("params/"): value for key, value in checkpoint.tensors.items() if key.startswith("params/")
+    }
+    for name in expected.keys() | found.keys():
+        shapes = [tuple(tree[name].shape) if name in tree else None for tree in (expected, found)]
+        if shapes[0] != shapes[1]:
+            raise CheckpointError(
+                f"the checkpoint does not fit its own config: {name} should have shape {shapes[0]}, has {shapes[1]}"
+            )
+    return {name: found[name].to(value.device, value.dtype) for name, value in expected.items()}
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

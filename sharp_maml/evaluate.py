@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from sharp_maml.allocator import keep_freed_memory
 from sharp_maml.base import Batch, Episode, Method, Params
-from sharp_maml.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from sharp_maml.checkpoint import Checkpoint, CheckpointError, load_checkpoint, trained_params
 from sharp_maml.config import Config
 from sharp_maml.data import Dataset, Protocol, episode, episode_digest, open_dataset
 from sharp_maml.estimates import interval_over_episodes
@@ -128,7 +128,7 @@ def evaluate(
         )
     here = replace(config, device=device or config.device)
     methods = {mode: build(here, channels=dataset.channels, batch_norm=mode).method for mode in modes}
-    params = _parameters(checkpoint, build(here, channels=dataset.channels).init(config.seed))
+    params = trained_params(checkpoint, build(here, channels=dataset.channels).init(config.seed))
     counts = {
         mode: correct_counts(method, params, dataset, split, here, episodes=episodes, on_episode=on_episode)
         for mode, method in methods.items()
@@ -179,20 +179,6 @@ def _entry(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
             f"expected a checkpoint of the trainer, found one whose {key!r} lacks {', '.join(absent)}"
         )
     return value
-
-
-def _parameters(checkpoint: Checkpoint, expected: Params) -> Params:
-    """The parameters, on the device of `expected`; of its names and shapes, or an error."""
-    found = {
-        key.removeprefix("params/"): value for key, value in checkpoint.tensors.items() if key.startswith("params/")
-    }
-    for name in expected.keys() | found.keys():
-        shapes = [tuple(tree[name].shape) if name in tree else None for tree in (expected, found)]
-        if shapes[0] != shapes[1]:
-            raise CheckpointError(
-                f"the checkpoint does not fit its own config: {name} should have shape {shapes[0]}, has {shapes[1]}"
-            )
-    return {name: found[name].to(value.device, value.dtype) for name, value in expected.items()}
 
 
 def _episodes(text: str) -> int:

@@ -40,6 +40,7 @@ from sharp_maml import (
     norm,
     open_dataset,
     provenance,
+    trained_params,
     write_atomically,
 )
 from theory.pac_bayes import complexity, kl_bound, pac_bus, smallest, value, width
@@ -115,7 +116,7 @@ class Certificate:
         """What the smallest bound is worth."""
         if self.best >= 1:
             return "vacuous: at least 1"
-        return "worse than guessing" if self.best >= self.guessing else "better than guessing"
+        return f"vacuous: guessing has {self.guessing:g}" if self.best >= self.guessing else "better than guessing"
 
 
 class Network:
@@ -134,7 +135,7 @@ class Network:
         experiment = build(self.config, channels=dataset.channels)
         self.method = experiment.method
         self.start = experiment.init(self.config.seed)
-        self.params = {name: checkpoint.tensors[name].to(like.dtype) for name, like in self.start.items()}
+        self.params = trained_params(checkpoint, self.start)
         self.tasks = max(1, self.step * self.config.meta_batch)
 
     def task(self, index: int, *, split: str = "train", seed: int | None = None) -> Any:
@@ -240,7 +241,7 @@ def table(certificates: Sequence[Certificate]) -> str:
         "",
         f"Every bound holds with probability {1 - DELTA:g} for all s at once. The divergence of a network that "
         "moved by |x - x_0| is at most |x - x_0|^2 / (2 s^2); it must be far below M for a bound to say anything. An s "
-        "that makes it so moves the d parameters by s sqrt d, which may be more than the network bears: compare the columns.",
+        "that makes it so moves the d parameters by s sqrt d, which it may not bear: compare the columns.",
         "",
         "| network | d | M | moved by | risk on its tasks | on new tasks | on test classes | smallest bound | |",
         "|---|---|---|---|---|---|---|---|---|",
