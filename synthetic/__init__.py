@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from synthetic.polynomial import PolynomialRegression
     from synthetic.quadratic import Quadratic
     from synthetic.rational import Rational
+    from synthetic.tanh import Tanh
+    from synthetic.torus import FREQUENCIES, Torus
     from synthetic.wells import Wells
     from synthetic.welsch import Welsch
 
 __all__ = [
+    "FREQUENCIES",
     "ClassProgram",
     "Constants",
     "Exact",
@@ -27,6 +30,8 @@ __all__ = [
     "PolynomialRegression",
     "Quadratic",
     "Rational",
+    "Tanh",
+    "Torus",
     "Wells",
     "Welsch",
     "class_program",
@@ -36,6 +41,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "FREQUENCIES": "torus",
     "ClassProgram": "images",
     "Constants": "family",
     "Exact": "exact",
@@ -45,6 +51,8 @@ _MODULES = {
     "PolynomialRegression": "polynomial",
     "Quadratic": "quadratic",
     "Rational": "rational",
+    "Tanh": "tanh",
+    "Torus": "torus",
     "Wells": "wells",
     "Welsch": "welsch",
     "class_program": "images",
