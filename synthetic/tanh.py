@@ -37,13 +37,14 @@ class Tanh:
             raise ValueError(f"ridge must be positive, got {self.ridge}")
 
     @classmethod
-    def random(cls, generator: random.Random, *, tasks: int, samples: int = 3) -> Tanh:
-        """Inputs and targets uniform on grids of step 1/8 in [-3, 3] and [-1, 1], ridge 1/64.
+    def random(cls, generator: random.Random, *, tasks: int, samples: int = 3, ridge: Exact = Fraction(1, 64)) -> Tanh:
+        """Inputs and targets uniform on grids of step 1/8 in [-3, 3] and [-1, 1].
 
         Args:
             generator: Where all random numbers come from.
             tasks: M.
             samples: Samples of a task.
+            ridge: Factor of |x|^2.
 
         Returns:
             The family.
@@ -52,7 +53,7 @@ class Tanh:
         def sample() -> tuple[Fraction, Fraction]:
             return Fraction(generator.randint(-24, 24), 8), Fraction(generator.randint(-8, 8), 8)
 
-        return cls([[sample() for _ in range(samples)] for _ in range(tasks)])
+        return cls([[sample() for _ in range(samples)] for _ in range(tasks)], ridge)
 
     @property
     def tasks(self) -> int:
@@ -67,7 +68,7 @@ class Tanh:
         first part is at most 2 and |u (1 - u^2)| at most 2 / (3 sqrt 3) < 0.385; a sample adds it times t^2 + 1.
         """
         return max(
-            Fraction(sum((2 + Fraction(154, 100) * abs(y)) * (t * t + 1) for t, y in task)) / len(task)
+            sum(((2 + Fraction(154, 100) * abs(Fraction(y))) * (t * t + 1) for t, y in task), Fraction(0)) / len(task)
             for task in self.data
         ) + 2 * Fraction(self.ridge)
 

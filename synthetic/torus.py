@@ -1,7 +1,7 @@
 """Sine-phase regression: tasks whose losses are periodic in both parameters, so that they live on a torus.
 
-The model with the phases x_1, x_2 predicts f(t; x) = sin(t + x_1) + b sin(2 t + x_2) at the input t; a task has samples (t_i,
-y_i) and the loss l_m(x) = mean_i (f(t_i; x) - y_i)^2, a trigonometric polynomial
+The model with the phases x_1, x_2 predicts f(t; x) = sin(t + x_1) + b sin(2 t + x_2) at the input t; a task has
+samples (t_i, y_i) and the loss l_m(x) = mean_i (f(t_i; x) - y_i)^2, a trigonometric polynomial
 
     l_m(x) = constant + sum_k (A_k cos <k, x> + B_k sin <k, x>), k in (2, 0), (0, 2), (1, -1), (1, 1), (1, 0), (0, 1).
 """

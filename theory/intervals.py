@@ -1,8 +1,8 @@
 """Intervals of float64, many at a time, rounded outwards: whatever is computed with them holds the exact value.
 
-Sums and products are widened to the next float on either side. Sine, cosine and hyperbolic tangent are widened by `ERROR`,
-far more than the few units in the last place by which NumPy's are off (a test compares them with rigorous balls). Read
-next: `plane.py`.
+Sums and products are widened to the next float on either side. Sine, cosine and hyperbolic tangent are widened by
+`ERROR`, far more than the few units in the last place by which NumPy's are off (a test compares them with rigorous
+balls). Read next: `plane.py`.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Certified counts in the plane: every zero of the gradient of ERM or MAML in a region, or what could not be decided.
 
-A task's loss is a sum of functions of one linear form each plus a ridge, l(x) = sum_j phi_j(<a_j, x>) + lambda |x|^2, so
-that gradient, Hessian and third derivative are sums of phi', phi'', phi''' times powers of a_j. With T(x) = x - beta
-grad l(x), J = I - beta H(x), the gradient of MAML is the mean of J grad l(T), and its Hessian the mean of
-J H(T) J - beta D^3 l(x)[grad l(T)]. The same formulas run on intervals of float64, many boxes of many instances at a
-time, and on rigorous balls (Arb), which decide in the end.
+A task's loss is a sum of functions of one linear form each plus a ridge, l(x) = sum_j phi_j(<a_j, x>) + lambda |x|^2,
+so that gradient, Hessian and third derivative are sums of phi', phi'', phi''' times powers of a_j. With T(x) = x -
+beta grad l(x), J = I - beta H(x), the gradient of MAML is the mean of J grad l(T), and its Hessian the mean of J H(T)
+J - beta D^3 l(x)[grad l(T)]. The same formulas run on intervals of float64, many boxes of many instances at a time,
+and on rigorous balls (Arb), which decide in the end.
 
-Branch and prune: a box is dropped when the gradient, or Krawczyk's operator on the box inflated by a tenth, excludes a
-zero; it holds exactly one when the operator maps the inflated box into its interior; otherwise it is cut. What is left at
-the smallest width is undetermined, and never counted. Read next: `claims/lemma/torus.py`, `tanh.py`.
+Branch and prune: a box is dropped when the gradient, or Krawczyk's operator on the box inflated by a tenth, excludes
+a zero; it holds exactly one when the operator maps the inflated box into its interior; otherwise it is cut. What is
+left at the smallest width is undetermined, and never counted. Read next: `claims/lemma/torus.py`, `tanh.py`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Pair = tuple[Any, Any]
 BITS = 128
 GRID = 16
 """Boxes a side that the search begins with."""
-SMALLEST = 1e-7
+SMALLEST = 1e-9
 """Width at which a box is given up as undetermined."""
-MOST = 400_000
+MOST = 100_000
 """Boxes at a time: beyond, the instances that have the most are given up."""
 INFLATION = 0.1
 
@@ -119,7 +119,9 @@ def stationary(problems: Sequence[Problem]) -> list[Count]:
         ValueError: The problems differ in kind.
     """
     if len({(type(p.family), *map(len, p.family.data), p.reach is None) for p in problems}) > 1:
-        raise ValueError("problems that are worked on together must have the same family and numbers of tasks and samples")
+        raise ValueError(
+            "problems that are worked on together must have the same family and numbers of tasks and samples"
+        )
     if not problems:
         return []
     before, ctx.prec = ctx.prec, BITS
@@ -150,7 +152,8 @@ class Function:
         if isinstance(family, Torus):
             pairs = family.amplitudes(number, lambda a: a.cos(), lambda a: a.sin())
             tasks = [
-                [(number(k[0]), number(k[1]), a, b) for k, (a, b) in zip(FREQUENCIES, task, strict=True)] for task in pairs
+                [(number(k[0]), number(k[1]), a, b) for k, (a, b) in zip(FREQUENCIES, task, strict=True)]
+                for task in pairs
             ]
             ridge = number(0)
         else:
@@ -227,7 +230,12 @@ def evaluate(
         gradient[0] = j[0] * v[0] + j[1] * v[1] + gradient[0]
         gradient[1] = j[1] * v[0] + j[2] * v[1] + gradient[1]
         # J H(T) J, and the third derivative in the direction v
-        left = (w[0] * j[0] + w[1] * j[1], w[0] * j[1] + w[1] * j[2], w[1] * j[0] + w[2] * j[1], w[1] * j[1] + w[2] * j[2])
+        left = (
+            w[0] * j[0] + w[1] * j[1],
+            w[0] * j[1] + w[1] * j[2],
+            w[1] * j[0] + w[2] * j[1],
+            w[1] * j[1] + w[2] * j[2],
+        )
         bend = third(v)
         hessian[0] = j[0] * left[0] + j[1] * left[2] - beta * bend[0] + hessian[0]
         hessian[1] = j[0] * left[1] + j[1] * left[3] - beta * bend[1] + hessian[1]
@@ -279,7 +287,7 @@ def _neurons(s: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
 
 
 def search(function: Many, problems: Sequence[Problem]) -> tuple[list[list[Array]], list[list[str]]]:
-    """Boxes with exactly one zero each, `2 x 2` (coordinate, end), by problem; and what is left open."""
+    """Boxes with exactly one zero each, by problem, `2 x 3` (coordinate; ends, about where); and what is left open."""
     found: list[list[Array]] = [[] for _ in problems]
     reasons: list[list[str]] = [[] for _ in problems]
     sides = np.array([problem.half for problem in problems])
@@ -296,9 +304,10 @@ def search(function: Many, problems: Sequence[Problem]) -> tuple[list[list[Array
             keep = who != most
             low, high, who = low[keep], high[keep], who[keep]
             continue
-        keep, one, image_low, image_high = test(function, low, high, who)
+        inflated = low - INFLATION * (high - low), high + INFLATION * (high - low)
+        keep, one, image_low, image_high = test(function, low, high, inflated, who)
         for i in np.flatnonzero(one):
-            found[who[i]].append(np.stack([image_low[i], image_high[i]], -1))
+            found[who[i]].append(np.stack([inflated[0][i], inflated[1][i], (image_low[i] + image_high[i]) / 2], -1))
         rest = keep & ~one
         # A zero in the box lies in the image of the inflated box, too.
         low, high, who = np.maximum(low, image_low)[rest], np.minimum(high, image_high)[rest], who[rest]
@@ -321,11 +330,10 @@ def cut(low: Array, high: Array, who: NDArray[np.intp]) -> tuple[Array, Array, N
 
 
 def test(
-    function: Many, low: Array, high: Array, who: NDArray[np.intp]
+    function: Many, low: Array, high: Array, inflated: tuple[Array, Array], who: NDArray[np.intp]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Array, Array]:
     """Which boxes may hold a zero, which inflated ones hold exactly one, and the ends of Krawczyk's image."""
-    pad = INFLATION * (high - low)
-    x = tuple(Interval(low[:, i] - pad[:, i], high[:, i] + pad[:, i]) for i in range(2))
+    x = tuple(Interval(inflated[0][:, i], inflated[1][:, i]) for i in range(2))
     middle = tuple(Interval.point(side.middle) for side in x)
     wide, hessian = function.at((x[0], x[1]), who, (middle[0], middle[1]))
     keep = wide[0].holds(0.0) & wide[1].holds(0.0)
@@ -344,7 +352,7 @@ def test(
 
 
 def krawczyk(x: Sequence[Interval], middle: Sequence[Interval], at: Pair, hessian: tuple[Any, Any, Any]) -> Pair:
-    """c - Y G(c) + (I - Y H)(x - c), Y about the inverse of the Hessian's middle; no preconditioning where it is singular."""
+    """c - Y G(c) + (I - Y H)(x - c), Y about the inverse of the Hessian's middle; Y = 0 where that is singular."""
     a, b, d = (entry.middle for entry in hessian)
     determinant = a * d - b * b
     good = np.abs(determinant) > 1e-300
@@ -371,8 +379,8 @@ class Ball(NamedTuple):
 
 
 def refine(function: Function, box: Array) -> Ball | str:
-    """A tiny box with exactly one zero near a box that holds one, in rigorous arithmetic, or why there is none."""
-    centre = [(side[0] + side[1]) / 2 for side in box]
+    """A tiny box with exactly one zero within a box that holds one, in rigorous arithmetic, or why there is none."""
+    centre = [side[2] for side in box]
     for _ in range(60):  # Newton in floating point, only to find where to look
         gradient, hessian = function.at((arb(centre[0]), arb(centre[1])))
         (g, k), (a, b, d) = map(float, gradient), map(float, hessian)
@@ -385,6 +393,8 @@ def refine(function: Function, box: Array) -> Ball | str:
             break
     width = arb(0, 1e-12)
     x = (arb(centre[0]) + width, arb(centre[1]) + width)
+    if not all(float(side[0]) < part < float(side[1]) for side, part in zip(box, x, strict=True)):
+        return f"a zero that left its box near ({centre[0]:.6g}, {centre[1]:.6g})"
     image = contracted(function, x)
     if image is None or not all(side.contains_interior(part) for side, part in zip(x, image, strict=True)):
         return f"no proof of a zero near ({centre[0]:.6g}, {centre[1]:.6g})"
@@ -453,7 +463,7 @@ def _outside(problem: Problem, ball: Ball) -> Literal["inside", "outside", "acro
     """Where a zero lies with regard to the square; the torus has no outside."""
     if problem.reach is None:
         return "inside"
-    reach = arb_number(problem.reach)
+    reach = arb(problem.half)
     if all(-reach < side < reach for side in ball.x):
         return "inside"
     return "outside" if any(side > reach or side < -reach for side in ball.x) else "across"
