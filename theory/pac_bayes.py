@@ -198,14 +198,15 @@ def tail(dim: int, radius: float, deviation: float) -> float:
 
 def kl_inverse(risk: float, radius: float) -> float:
     """The largest p in [risk, 1] with kl(Bernoulli(risk), Bernoulli(p)) <= radius."""
+    if risk == 1:
+        return 1.0
 
-    def excess(p: float) -> float:
-        left = risk * math.log(risk / p) if risk else 0.0
-        right = (1 - risk) * math.log((1 - risk) / (1 - p)) if risk < 1 else 0.0
-        return left + right - radius
+    def excess(u: float) -> float:  # in u = -ln(1 - p), which loses nothing near p = 1
+        left = risk * math.log(risk / -math.expm1(-u)) if risk else 0.0
+        return left + (1 - risk) * (math.log1p(-risk) + u) - radius
 
-    end = 1 - 1e-15
-    return 1.0 if risk >= end or excess(end) <= 0 else float(brentq(excess, risk, end, xtol=1e-15))
+    start, end = -math.log1p(-risk), 40.0
+    return 1.0 if end <= start or excess(end) <= 0 else -math.expm1(-float(brentq(excess, start, end, xtol=1e-14)))
 
 
 def check(risk: float, norm: float, *, dim: int, radius: float, samples: int, tasks: int, confidence: float) -> None:

@@ -3,8 +3,8 @@
 A task's loss is a sum of functions of one linear form each plus a ridge, l(x) = sum_j phi_j(<a_j, x>) + lambda |x|^2,
 so that gradient, Hessian and third derivative are sums of phi', phi'', phi''' times powers of a_j. With T(x) = x -
 beta grad l(x), J = I - beta H(x), the gradient of MAML is the mean of J grad l(T), and its Hessian the mean of J H(T)
-J - beta D^3 l(x)[grad l(T)]. The same formulas run on intervals of float64, many boxes of many instances at a time,
-and on rigorous balls (Arb), which decide in the end.
+J - beta D^3 l(x)[grad l(T)]; the code takes sums over the tasks, with the same zeros and signs. The same formulas run
+on intervals of float64, many boxes of many instances at a time, and on rigorous balls (Arb), which decide in the end.
 
 Branch and prune: a box is dropped when the gradient, or Krawczyk's operator on the box inflated by a tenth, excludes
 a zero; it holds exactly one when the operator maps the inflated box into its interior; otherwise it is cut. What is
@@ -200,7 +200,7 @@ def evaluate(
     trigonometric: bool,
     centre: Pair | None = None,
 ) -> tuple[Pair, tuple[Any, Any, Any]]:
-    """Gradient and Hessian of F in any arithmetic.
+    """M times the gradient and the Hessian of F, in any arithmetic.
 
     Args:
         coefficients: beta, ridge, and the terms of each task.

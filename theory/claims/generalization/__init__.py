@@ -40,13 +40,18 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sharp_maml import clopper_pearson, meta_gradient
 from synthetic import Welsch
-from theory.claim import Item
+from theory.claim import Budget, Item
 from theory.runner import tasks_at_once
 
 LEVEL = 1e-4
 """Probability that a Clopper-Pearson interval of these claims misses on one side."""
 STEPS, RATE = 60, 1.0
 DELTA = 0.05
+
+
+def data_sets(budget: Budget) -> int:
+    """How many data sets a share or a mean is over."""
+    return min(5 * budget.instances, 600)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from synthetic import Welsch
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
-from theory.claims.generalization import DELTA, Setting, train
+from theory.claims.generalization import DELTA, Setting, data_sets, train
 from theory.pac_bayes import theorem
 
 ONE_BASIN = Setting(dim=1, tasks=20, samples=25, radius=0.5)
@@ -92,7 +92,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
     setting, data = two_basins(seed)
     x_up, x_maml, ratio = minimisers(setting, data)
     risk, maximum = landscape(setting, data)
-    support, query = one_basin(5 * budget.instances, seed)
+    support, query = one_basin(data_sets(budget), seed)
     found = [minimisers(ONE_BASIN, pair) for pair in zip(support, query, strict=True)]
     ratios = [of for up, maml, of in found if abs(up) <= abs(maml)]
     every = slice(None, None, 20)
@@ -114,7 +114,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 def as_trained(budget: Budget, seed: int) -> Evidence:
     """Ratios of what the core trains, without the condition."""
-    support, query = one_basin(5 * budget.instances, seed)
+    support, query = one_basin(data_sets(budget), seed)
     x_up, x_maml = (train(ONE_BASIN, support, query, alpha_up=alpha)[:, 0] for alpha in (ONE_BASIN.radius, 0.0))
     ratios = []
     for i, data in enumerate(zip(support, query, strict=True)):

@@ -30,7 +30,7 @@ from torch import Tensor, tensor
 
 from synthetic import Welsch
 from theory.claim import Budget, Claim, Curve, Evidence, Rule
-from theory.claims.generalization import DELTA, Setting, Trained, coverage, trained
+from theory.claims.generalization import DELTA, Setting, Trained, coverage, data_sets, trained
 from theory.pac_bayes import Bound, Reading, theorem
 
 A, B, NEW = Setting(), Setting(reused=True), Setting(fresh_tasks=True, tasks=100, samples=5)
@@ -62,7 +62,7 @@ def bounds(found: Trained, reading: Reading, *, step: float | None = None) -> li
 @cache
 def readings(budget: Budget, seed: int) -> dict[str, tuple[Trained, list[Bound]]]:
     """What is trained in each reading, and its bounds."""
-    repeats = 5 * budget.instances
+    repeats = data_sets(budget)
     settings: dict[Reading, Setting] = {"A": A, "B": B, "random tasks, A": NEW}
     return {
         f"reading {reading}": (found, bounds(found, reading))
@@ -103,14 +103,14 @@ def totals(of: list[Bound]) -> Tensor:
 
 def raw(budget: Budget, seed: int) -> Evidence:
     """The empirical risk plus 1/(4 n M)."""
-    made = trained(A, 5 * budget.instances, seed)
+    made = trained(A, data_sets(budget), seed)
     number = A.samples * A.tasks
     return Evidence((coverage("raw", made.population <= made.empirical(made.x) + 1 / (4 * number)),))
 
 
 def no_root(budget: Budget, seed: int) -> Evidence:
     """The bound without its square root, for a small ball."""
-    made = trained(SMALL_BALL, 5 * budget.instances, seed)
+    made = trained(SMALL_BALL, data_sets(budget), seed)
     of = bounds(made, "A")
     return Evidence((coverage("no square root", made.population <= totals(of) - tensor([b.complexity for b in of])),))
 

@@ -27,7 +27,7 @@ from functools import cache
 import numpy as np
 
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
-from theory.claims.generalization import Setting, trained
+from theory.claims.generalization import Setting, data_sets, trained
 
 SIZES = (8, 16, 32, 64, 128)
 FIXED = Setting(tasks=8, samples=8)
@@ -44,7 +44,7 @@ def gaps(setting: Setting, varied: str, budget: Budget, seed: int) -> tuple[list
     """Means of the absolute gap over data sets, and their standard errors, by size."""
     means, errors = [], []
     for size in SIZES:
-        found = trained(resized(setting, varied, size), 5 * budget.instances, seed)
+        found = trained(resized(setting, varied, size), data_sets(budget), seed)
         gap = (found.population - found.empirical(found.x)).abs().numpy()
         means.append(float(gap.mean()))
         errors.append(float(gap.std(ddof=1) / np.sqrt(len(gap))))
@@ -62,7 +62,7 @@ def exponent(label: str, means: list[float], errors: list[float], n: int) -> Ite
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """Exponents in n and in M for fixed tasks; the gaps."""
-    n = 5 * budget.instances
+    n = data_sets(budget)
     found = {
         "n, fixed tasks": gaps(FIXED, "samples", budget, seed),
         "M, fixed tasks": gaps(FIXED, "tasks", budget, seed),
@@ -90,7 +90,7 @@ def new_tasks(budget: Budget, seed: int) -> Evidence:
     """The exponent in n for the risk of a new task."""
     means, errors = gaps(FRESH, "samples", budget, seed)
     return Evidence(
-        (exponent("exponent in n, a new task", means, errors, 5 * budget.instances),),
+        (exponent("exponent in n, a new task", means, errors, data_sets(budget)),),
         (Curve("over n, a new task", SIZES, means, "control"),),
     )
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from synthetic import Welsch
 from theory.bounds import smoothness
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
-from theory.claims.generalization import Setting, Trained, trained
+from theory.claims.generalization import Setting, Trained, data_sets, trained
 from theory.perturbation import Enclosure, Risk, ascent_maximum, ball_maximum
 
 SETTING = Setting()
@@ -58,7 +58,7 @@ def two_peaks(x: Tensor) -> Tensor:
 def measure(budget: Budget, seed: int) -> Evidence:
     """Widths of the enclosures; the risk along a line through the first ball."""
     n = max(2, budget.instances // 4)
-    found = trained(SETTING, 5 * budget.instances, seed)
+    found = trained(SETTING, data_sets(budget), seed)
     generator = torch.Generator().manual_seed(seed)
     points = {"trained": found.x[:n], "random": 2 * torch.randn((n, 2), generator=generator, dtype=torch.float64)}
     items = []

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
-from theory.claims.generalization import Setting, trained
+from theory.claims.generalization import Setting, data_sets, trained
 from theory.pac_bayes import value, width
 from theory.perturbation import Risk, gaussian_risk
 
@@ -55,7 +55,7 @@ def ratios(x: Tensor) -> dict[str, Tensor]:
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """The largest ratio at trained parameters; the mean ratio against the deviation."""
-    x = trained(SETTING, 5 * budget.instances, seed).x[: budget.instances]
+    x = trained(SETTING, data_sets(budget), seed).x[: budget.instances]
     found = ratios(x)
     grid = [0.05 * k for k in range(1, 21)]
     population = risk()

@@ -37,9 +37,7 @@ from theory.plane import Count, Kind, Problem, Zero, stationary
 RATIOS = (Q(0), Q(1, 2), Q(9, 10), Q(2))
 KINDS: tuple[Kind, ...] = ("minimum", "saddle", "maximum")
 OPEN = 0.02
-RULE = Rule(
-    "no certified function violates it; above 2 per cent left open, inconclusive", below=EXACT, above=EXACT
-)
+RULE = Rule("no certified function violates it; above 2 per cent left open, inconclusive", below=EXACT, above=EXACT)
 Change = Callable[[tuple[Zero, ...]], tuple[Zero, ...]]
 
 
