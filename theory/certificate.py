@@ -264,7 +264,7 @@ def table(certificates: Sequence[Certificate]) -> str:
                 for row in one.rows
             ),
         ]
-    return "\n".join([*lines, "", "![certificate](certificate.png)", ""])
+    return "\n".join([*lines, "", "![certificate](certificate.png)", "", "[Record](certificate.json).", ""])
 
 
 def interval(estimate: Estimate) -> str:
@@ -311,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", required=True, help="the data that they were trained on")
     parser.add_argument("--samples", type=int, default=600, help="perturbations for each deviation (default 600)")
     parser.add_argument("--judged", type=int, default=300, help="episodes for each plain risk (default 300)")
-    parser.add_argument("--output", type=Path, default=Path("results/theory/certificate"), help="folder")
+    parser.add_argument("--output", type=Path, default=Path("results/theory"), help="folder (default results/theory)")
     options = parser.parse_args(arguments)
     if options.samples < 1 or options.judged < 2:
         print(f"error: samples must be >= 1 and judged >= 2, got {options.samples}, {options.judged}", file=sys.stderr)

@@ -178,3 +178,21 @@ def test_every_file_of_claims_is_in_the_registry_under_its_folder_and_name() -> 
     assert set(found) == files
     assert all(one.controls and one.axes[0] and one.rule.text for one in found.values())
     assert TEST.log2_horizon <= 12
+
+
+@pytest.mark.parametrize(
+    ("within", "outcome"),
+    [((-0.05, 0.1), "supported"), ((0.05, 0.2), "inconclusive"), ((0.11, 0.2), "refuted"), ((-9, 9), "inconclusive")],
+)
+def test_an_interval_of_its_own_decides_an_item(within, outcome) -> None:
+    item = Item("x", 0.0, 0.0, within=within)
+    assert item.interval() == within
+    assert decided(Evidence((item,)), wrong=evidence(1.0)).outcome == outcome
+
+
+def test_the_position_is_in_units_of_the_room_on_its_side() -> None:
+    rule = Rule("from 0.9 of the prediction to it", below=0.1, above=0.0)
+    item = Item("x", 1.0, 1.0)
+    assert [rule.position(item, value) for value in (0.9, 0.95, 1.0, 1.01)] == pytest.approx([-1, -0.5, 0, math.inf])
+    assert WITHIN.position(item, 1.05) == pytest.approx(0.5)
+    assert BOUND.position(Item("x", 1.0, 2.0), 1.0) == 0.5

@@ -18,7 +18,7 @@ and false without that (`generalization_compare`).
 
 **What fails**: a normalised SAM step is not O(1/n)-stable (`generalization_sam_step`), so the theorem covers
 Sharp-MAML up, as the source says, but does not extend to low and both with gamma_A = O(1/n). For trained networks the
-bound says nothing (`generalization_certificate`).
+bound says nothing ([certificate](CERTIFICATE.md), made by `python -m theory.certificate`).
 
 **Assumption**: F(x; P) <= E F(x + eps; P) holds at what training finds (`generalization_perturbation`), not
 everywhere.
