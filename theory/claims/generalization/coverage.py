@@ -85,7 +85,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
     return Evidence(
         tuple(coverage(label, made.population <= totals(of)) for label, (made, of) in found.items()),
         tuple(
-            Curve(name, list(range(len(labels))), [part(*found[label]) for label in labels])
+            Curve(name, list(range(len(labels))), [part(*found[label]) for label in labels], "points")
             for name, part in parts.items()
         ),
     )
