@@ -177,7 +177,8 @@ def test_an_episode_that_points_has_its_direction_as_every_gradient(seed, is_rot
 
 def test_every_public_name_is_found_in_its_module():
     for name in synthetic.__all__:
-        value = getattr(synthetic, name)
-        assert getattr(import_module(value.__module__), name) is value
+        own = import_module(f"synthetic.{synthetic._MODULES[name]}")
+        assert getattr(synthetic, name) is getattr(own, name)
+    assert set(synthetic._MODULES) == set(synthetic.__all__)
     with pytest.raises(AttributeError, match="no attribute 'wheels'"):
         synthetic.wheels  # noqa: B018
