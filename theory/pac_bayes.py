@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 import sympy as sp
-from scipy.optimize import brentq
+from scipy.optimize import bisect
 from scipy.stats import chi2
 
 Reading = Literal["A", "B", "random tasks, A", "random tasks, B"]
@@ -198,15 +198,19 @@ def tail(dim: int, radius: float, deviation: float) -> float:
 
 def kl_inverse(risk: float, radius: float) -> float:
     """The largest p in [risk, 1] with kl(Bernoulli(risk), Bernoulli(p)) <= radius."""
-    if risk == 1:
-        return 1.0
 
     def excess(u: float) -> float:  # in u = -ln(1 - p), which loses nothing near p = 1
         left = risk * math.log(risk / -math.expm1(-u)) if risk else 0.0
         return left + (1 - risk) * (math.log1p(-risk) + u) - radius
 
+    if risk == 1 or radius <= 0:
+        return risk
     start, end = -math.log1p(-risk), 40.0
-    return 1.0 if end <= start or excess(end) <= 0 else -math.expm1(-float(brentq(excess, start, end, xtol=1e-14)))
+    if end <= start or excess(end) <= 0:
+        return 1.0
+    if excess(start) >= 0:  # a radius below the rounding of the kl
+        return risk
+    return max(risk, -math.expm1(-float(bisect(excess, start, end, xtol=1e-14))))
 
 
 def check(risk: float, norm: float, *, dim: int, radius: float, samples: int, tasks: int, confidence: float) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import chi2, norm
@@ -88,8 +88,9 @@ def test_the_exponential_moment_of_the_kl_form() -> None:
         assert total <= 2 * math.sqrt(number)
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.floats(0, 1), st.floats(0, 5))
+@settings(deadline=None, max_examples=300)
+@example(risk=0.25, radius=0.0)
+@given(risk=st.floats(0, 1), radius=st.floats(0, 5))
 def test_the_inverse_of_the_kl_is_its_largest_argument(risk, radius) -> None:
     p = kl_inverse(risk, radius)
     assert risk <= p <= 1
