@@ -53,15 +53,15 @@ class State:
     """All that a run needs to go on, beside parameters, optimizer and random numbers.
 
     step: meta-iterations done. started: when the run began (UTC). seconds: spent in all. curve: a point a validation,
-    with the mean training loss since the last one (its sum and count so far are loss_sum, loss_count). best_step,
-    best_accuracy: where the validation accuracy was best. peak_memory_bytes: largest resident set (or device memory).
-    interruptions: how often the run was taken up again.
+    with the mean training loss since the last one (its sum and count so far are loss_sum, loss_count), and an interval
+    where there are two episodes or more. best_step, best_accuracy: where the validation accuracy was best.
+    peak_memory_bytes: largest resident set (or device memory). interruptions: how often the run was taken up again.
     """
 
     step: int = 0
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     seconds: float = 0.0
-    curve: list[dict[str, float]] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
     loss_count: int = 0
     best_step: int = 0
@@ -210,13 +210,14 @@ class _Run:
             on_episode=on_episode,
         )
         accuracy = interval_over_episodes(counts / (self.config.ways * self.config.queries))
+        bounds = accuracy.to_dict()  # None where one episode gives no interval
         self.state.curve.append(
             {
                 "step": self.state.step,
                 "loss": self.state.loss_sum / self.state.loss_count,
                 "validation_accuracy": accuracy.mean,
-                "low": accuracy.low,
-                "high": accuracy.high,
+                "low": bounds["low"],
+                "high": bounds["high"],
             }
         )
         self.state.loss_sum, self.state.loss_count = 0.0, 0
@@ -363,10 +364,9 @@ class _Report:
         self.accuracy = accuracy
         point = self.run.state.curve[-1]
         self._write({"step": self.run.state.step, "validation_accuracy": accuracy})
-        log.info(
-            "step %d: validation accuracy %.2f%% [%.2f, %.2f]",
-            self.run.state.step, 100 * accuracy, 100 * point["low"], 100 * point["high"],
-        )  # fmt: skip
+        low, high = point["low"], point["high"]
+        interval = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
+        log.info("step %d: validation accuracy %.2f%%%s", self.run.state.step, 100 * accuracy, interval)
 
     def _write(self, line: dict[str, float]) -> None:
         self.metrics.write(json.dumps(line) + "\n")

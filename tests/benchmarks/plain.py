@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, cross_entropy, linear, max_pool2d
 
-from sharp_maml import Episode, Params
+from sharp_maml import Episode, MetaGradient, Params
 
 
 def plain_logits(params: Params, x: Tensor) -> Tensor:
@@ -26,13 +26,14 @@ def plain_logits(params: Params, x: Tensor) -> Tensor:
 
 def plain_meta_gradient(
     params: Params, episodes: Sequence[Episode], *, beta_low: float, alpha_low: float, alpha_up: float, steps: int
-) -> Params:
-    grad, made = _one_pass(params, episodes, beta_low, alpha_low, steps, None)
+) -> MetaGradient:
+    grad, loss, made = _one_pass(params, episodes, beta_low, alpha_low, steps, None)
     if not alpha_up:
-        return grad
+        return MetaGradient(grad, loss, loss)
     eps = _of_length(grad, alpha_up)
-    grad, _ = _one_pass({name: params[name] + eps[name] for name in params}, episodes, beta_low, alpha_low, steps, made)
-    return grad
+    above = {name: params[name] + eps[name] for name in params}
+    grad, loss_above, _ = _one_pass(above, episodes, beta_low, alpha_low, steps, made)
+    return MetaGradient(grad, loss, loss_above)
 
 
 def _one_pass(
@@ -42,8 +43,9 @@ def _one_pass(
     alpha_low: float,
     steps: int,
     given: list[list[Params]] | None,
-) -> tuple[Params, list[list[Params]]]:
+) -> tuple[Params, Tensor, list[list[Params]]]:
     theta = {name: value.detach().requires_grad_() for name, value in params.items()}
+    losses = []
     made: list[list[Params]] = []
     for index, episode in enumerate(episodes):
         x = theta
@@ -58,7 +60,9 @@ def _one_pass(
             x = {name: x[name] - beta_low * grad[name] for name in x}
         query = cross_entropy(plain_logits(x, episode.query.inputs), episode.query.targets)
         (query / len(episodes)).backward()
-    return {name: value.grad for name, value in theta.items() if value.grad is not None}, made
+        losses.append(query.detach())
+    grad = {name: value.grad for name, value in theta.items() if value.grad is not None}
+    return grad, torch.stack(losses).mean(), made
 
 
 def _gradient(params: Params, episode: Episode, *, create_graph: bool = False) -> Params:

@@ -99,7 +99,7 @@ def threads(n: int) -> MapEpisodes:
 
 def plain(work: Work, params: Params, episodes: list[Episode]) -> Params:
     """The same by the plain loop."""
-    return plain_meta_gradient(params, episodes, **work.settings)
+    return plain_meta_gradient(params, episodes, **work.settings).grad
 
 
 SIDES: dict[str, Callable[[Work, Params, list[Episode]], Params]] = {"ours": ours, "plain": plain}

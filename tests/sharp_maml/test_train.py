@@ -184,6 +184,12 @@ def test_selection_sees_the_validation_classes_only(dataset, tmp_path, monkeypat
     assert load_checkpoint(tmp_path / "run/best.safetensors").metadata["progress"]["step"] == best["step"]
 
 
+def test_one_validation_episode_gives_an_accuracy_without_an_interval(dataset, tmp_path):
+    state = train(tiny_config(validation_episodes=1), dataset, tmp_path / "run")
+    assert [(point["step"], point["low"], point["high"]) for point in state.curve] == [(4, None, None), (8, None, None)]
+    assert load_checkpoint(tmp_path / "run/last.safetensors").metadata["progress"]["curve"] == state.curve
+
+
 def with_nan(monkeypatch: pytest.MonkeyPatch, episode: int) -> None:
     """Put a NaN into one episode of the stream."""
 
