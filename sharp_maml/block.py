@@ -71,11 +71,7 @@ def block(
         variance = (first - mean).square().mean((0, 2, 3), keepdim=True)
         z = (y - mean) * (torch.rsqrt(variance + EPS) * _per_channel(scale)) + _per_channel(shift)
         return max_pool2d(z.relu(), 2)
-    # The largest z of a window is at the largest y only where scale >= 0. A negative scale changes sign together with
-    # its filter, which leaves z as it is.
-    sign = torch.ones_like(scale).copysign(scale.detach())
-    w = (weight * sign.view(-1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)  # once, and not in every kernel
-    output: Tensor = _Forward.apply(x, w, scale * sign, shift)[0]  # type: ignore[no-untyped-call]
+    output: Tensor = _Forward.apply(x, weight, scale, shift)[0]  # type: ignore[no-untyped-call]
     return output
 
 
@@ -88,36 +84,46 @@ class _Once(Function):
 
 
 class _Forward(_Once):
-    """x, w, scale, shift -> the output, y, and constants. y is an output so that its second gradient can come back."""
+    """x, weight, scale, shift -> the output, y, and constants.
+
+    y is an output so that its second gradient can come back. The largest z of a window is at the largest y only where
+    scale >= 0. A negative scale changes sign together with its filter, which leaves z as it is: w and s below are after
+    that change.
+    """
 
     @staticmethod
-    def forward(x: Tensor, w: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+    def forward(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+        sign = torch.ones_like(scale).copysign(scale)
+        w = (weight * sign.view(-1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)  # once, not in every kernel
         y = _convolution(x, w)
         mean, variance = torch.batch_norm_update_stats(y, None, None, 0.0)
-        r = torch.rsqrt(variance + EPS)
+        mean, r = _per_channel(mean), _per_channel(torch.rsqrt(variance + EPS))
+        s = _per_channel(scale * sign) * r
         largest, index = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])
-        centred = largest.sub_(_per_channel(mean))
-        output = torch.addcmul(_per_channel(shift), centred, _per_channel(scale * r)).relu_()
-        return output, y, mean, r, centred, index
+        centred = largest.sub_(mean)
+        output = torch.addcmul(_per_channel(shift), centred, s).relu_()
+        return output, y, sign, w, mean, r, s, centred, index
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, w, scale, _ = inputs
-        ctx.save_for_backward(x, w, scale, *output)
+        ctx.save_for_backward(*inputs[:3], *output)
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)  # zeros for the constants would cost as much as the activations
 
     @staticmethod
     def backward(ctx: Any, d_output: Tensor | None, d_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        x, w, scale, output, y, *constants = ctx.saved_tensors
+        x, weight, scale, output, y, *constants = ctx.saved_tensors
         d_output = torch.zeros_like(output) if d_output is None else d_output
         e = torch.ops.aten.threshold_backward(d_output, output.detach(), 0)
-        dx, dw, a, b, _ = _Backward.apply(ctx.needs_input_grad[0], d_y, e, x, w, scale, y, constants)  # type: ignore[no-untyped-call]
-        return dx, dw, a, b
+        results = _Backward.apply(ctx.needs_input_grad[0], d_y, e, x, weight, scale, y, constants)  # type: ignore[no-untyped-call]
+        return tuple(results[:4])
 
 
 class _Backward(_Once):
-    """e, x, w, scale, y -> the gradients of x, w, scale, shift, and g. `d_y`: what the second backward adds to g."""
+    """e, x, weight, scale, y -> the gradients of x, weight, scale, shift, and a, g.
+
+    `d_y`: what the second backward adds to g. Of weight and scale the constants hold what is needed.
+    """
 
     @staticmethod
     def forward(
@@ -125,42 +131,42 @@ class _Backward(_Once):
         d_y: Tensor | None,
         e: Tensor,
         x: Tensor,
-        w: Tensor,
+        weight: Tensor,
         scale: Tensor,
         y: Tensor,
         constants: Sequence[Tensor],
     ) -> tuple[Tensor | None, ...]:
-        mean, r, centred, index = constants
-        n = y.numel() // len(mean)
-        s = scale * r
+        sign, w, mean, r, s, centred, index = constants
+        t = s * (-s.numel() / y.numel())
         b = _sum(e)
         a = _sum(e * centred) * r
-        g = _add_put(_affine(y, mean, -s * r * a / n, -s * b / n), e * _per_channel(s), index)
+        g = _add_put(_affine(y, mean, t * r * a, t * b), e * s, index)
         if d_y is not None:
             g += d_y
-        return _adjoint_in_x(g, x, w) if needs_dx else None, _adjoint_in_w(g, x, w), a, b, g
+        dx = _adjoint_in_x(g, x, w) if needs_dx else None
+        return dx, _adjoint_in_w(g, x, w) * sign.view(-1, 1, 1, 1), a.flatten() * sign, b.flatten(), a, g
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, d_y, *differentiable, constants = inputs
+        _, d_y, e, x, _, _, y, constants = inputs
         ctx.is_second = d_y is not None
-        ctx.save_for_backward(*differentiable, *constants, *output[2:])
-        ctx.mark_non_differentiable(output[-1])
+        ctx.save_for_backward(e, x, y, *constants, *output[3:])
+        ctx.mark_non_differentiable(*output[4:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(
-        ctx: Any, X: Tensor | None, V: Tensor | None, A: Tensor | None, B: Tensor | None, _: None
+        ctx: Any, X: Tensor | None, V: Tensor | None, A: Tensor | None, B: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         if ctx.is_second:
             _refuse_third_derivative()
-        e, x, w, scale, y, *constants = ctx.saved_tensors
+        e, x, y, *constants = ctx.saved_tensors
         needs_dx = ctx.needs_input_grad[3]
-        return None, None, *_SecondBackward.apply(needs_dx, X, V, A, B, e, x, w, scale, y, constants), None  # type: ignore[no-untyped-call]
+        return None, None, *_SecondBackward.apply(needs_dx, X, V, A, B, e, x, y, constants), None  # type: ignore[no-untyped-call]
 
 
 class _SecondBackward(_Once):
-    """Factors X, V, A, B of the gradients -> the derivatives in e, x, w, scale and y of the sum of the products."""
+    """Factors X, V, A, B of the gradients -> the derivatives of the sum of the products in e, x, weight, scale, y."""
 
     @staticmethod
     def forward(
@@ -171,31 +177,33 @@ class _SecondBackward(_Once):
         B: Tensor | None,
         e: Tensor,
         x: Tensor,
-        w: Tensor,
-        scale: Tensor,
         y: Tensor,
         constants: Sequence[Tensor],
     ) -> tuple[Tensor | None, ...]:
-        mean, r, centred, index, a, b, g = constants
-        n = y.numel() // len(mean)
-        s = scale * r
+        sign, w, mean, r, s, centred, index, b, a, g = constants
+        b = _per_channel(b)
+        A = torch.zeros_like(a) if A is None else _per_channel(A * sign)
+        B = torch.zeros_like(a) if B is None else _per_channel(B)
+        V = None if V is None else V * sign.view(-1, 1, 1, 1)
         u = torch.zeros_like(y) if V is None else _convolution(x, V)
         if X is not None:
             u += _convolution(X, w)
-        A = torch.zeros_like(a) if A is None else A
-        B = torch.zeros_like(b) if B is None else B
         Pu = _pick(u, index)
         p = _sum(u)
-        q = (_sum(u * y) - mean * p) * r
-        E = _sum(e * Pu) - (b * p + a * q) / n
-        k = -s * a / n
-        c = A - s * q / n
-        de = torch.addcmul(_per_channel(B - s * p / n), centred, _per_channel(c * r)).addcmul_(Pu, _per_channel(s))
-        dy = _affine(y, mean, -r * r * (k * q + c * a + s * E) / n, -r * (k * p + c * b) / n)
-        dy = _add_put(dy.addcmul_(u, _per_channel(r * k)), e * _per_channel(r * c), index)
+        q = torch.addcmul(_sum(u * y), mean, p, value=-1) * r
+        inverse_n = s.numel() / y.numel()
+        t = s * -inverse_n
+        E = torch.sub(_sum(e * Pu), torch.addcmul(b * p, a, q), alpha=inverse_n)
+        rk = t * r * a
+        rc = torch.addcmul(A, t, q) * r
+        de = torch.addcmul(torch.addcmul(B, t, p), centred, rc).addcmul_(Pu, s)
+        rE = r * E
+        slope = (rk * q).addcmul_(rc, a).addcmul_(s, rE).mul_(r * -inverse_n)
+        offset = (rk * p).addcmul_(rc, b).mul_(-inverse_n)
+        dy = _add_put(_affine(y, mean, slope, offset).addcmul_(u, rk), e * rc, index)
         dx = _adjoint_in_x(g, x, V) if needs_dx and V is not None else None
-        dw = _adjoint_in_w(g, X, w) if X is not None else None
-        return de, dx, dw, r * E, dy
+        dw = _adjoint_in_w(g, X, w) * sign.view(-1, 1, 1, 1) if X is not None else None
+        return de, dx, dw, rE.flatten() * sign, dy
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -234,8 +242,8 @@ def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> 
 
 
 def _affine(y: Tensor, mean: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    """(y - mean) slope + offset in one pass."""
-    return torch.addcmul(_per_channel(offset - mean * slope), y, _per_channel(slope))
+    """(y - mean) slope + offset in one pass over y; the others are one number a channel."""
+    return torch.addcmul(torch.addcmul(offset, mean, slope, value=-1), y, slope)
 
 
 def _pick(y: Tensor, index: Tensor) -> Tensor:
@@ -256,7 +264,8 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _sum(x: Tensor) -> Tensor:
-    return x.sum((0, 2, 3))
+    """One number a channel, `1 x channels x 1 x 1`."""
+    return x.sum((0, 2, 3), keepdim=True)
 
 
 def _per_channel(x: Tensor) -> Tensor:
