@@ -7,11 +7,12 @@ BUDGET ?= test
 JOBS ?= 2
 VENV := .venv
 RUN := $(VENV)/bin/python
+PEERS := .venv-peers
 OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ROWS),--rows $(ROWS)) $(if $(DEVICE),--device $(DEVICE)) \
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme test lint unit theory-tests theory slow coverage bench clean
+.PHONY: help reproduce-table1 records readme test lint unit theory-tests theory slow coverage bench bench-training clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -33,8 +34,9 @@ records:  ## copy the records of TIER=... from results/ to the tracked ones
 	  seed=$$(dirname $$file); row=$$(dirname $$seed); \
 	  cp -v $$file reproductions/records/$(TIER)/$$(basename $$row)-$$(basename $$seed).json; done
 
-readme: $(VENV)/installed  ## the README's table, from the tracked records
+readme: $(VENV)/installed  ## the tables of README and docs/performance.md, from the tracked records
 	$(RUN) -m reproductions.table1 --tier $(TIER) --tracked --readme
+	$(RUN) -m tests.benchmarks.page
 
 test: lint unit theory-tests  ## everything that can be checked in minutes: style, types, unit tests, claims
 
@@ -62,8 +64,16 @@ coverage: $(VENV)/installed  ## line and branch coverage of the core by the unit
 	$(RUN) -m coverage combine --quiet
 	$(RUN) -m coverage report --fail-under=95
 
-bench: $(VENV)/installed  ## speed against a plain loop: QUICK=1 for a minute
-	$(RUN) -m tests.benchmarks.bench $(if $(QUICK),--quick)
+$(PEERS)/installed: tests/benchmarks/peers.txt requirements.lock
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement tests/benchmarks/peers.txt --constraint requirements.lock
+	@touch $@
+
+bench: $(VENV)/installed $(if $(QUICK),,$(PEERS)/installed)  ## speed against a plain loop, higher and torchopt, half an hour: QUICK=1 for a minute
+	$(RUN) -m tests.benchmarks.bench $(if $(QUICK),--quick,--peers $(PEERS)/bin/python)
+
+bench-training: $(VENV)/installed  ## does the fast path train as well as the plain loop? DATA=dir (an hour on two cores)
+	OMP_NUM_THREADS=1 $(RUN) -m tests.benchmarks.training $(or $(DATA),$(error name miniImageNet with DATA=dir)) --jobs $(JOBS)
 
 clean:  ## empty results/; never reproductions/records/
 	rm -rf results

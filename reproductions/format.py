@@ -37,6 +37,20 @@ _LATEX = str.maketrans(
 )
 
 
+def put_between(page: str, name: str, text: str) -> str:
+    """A page with the text between its marks `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+
+    Raises:
+        ValueError: The page has not both marks, in this order.
+    """
+    begin, end = (f"<!-- {name}: {mark} -->" for mark in ("begin", "end"))
+    head, _, rest = page.partition(begin)
+    _, mark, tail = rest.partition(end)
+    if not mark:
+        raise ValueError(f"the page needs the marks {begin} and {end}, in this order")
+    return f"{head}{begin}\n{text}{end}{tail}"
+
+
 @dataclass(frozen=True)
 class Line:
     """One row of the table; numbers in per cent, None where there are no records.

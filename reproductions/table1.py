@@ -43,7 +43,6 @@ from synthetic import write_images
 
 TRACKED = HERE / "records"
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- table1: begin -->", "<!-- table1: end -->"
 
 SOURCE_RESOLUTION = 1.0
 """Percentage points by which one of the source's accuracies can be off: 1.96 sd / sqrt(400 episodes), with sd = 10
@@ -262,15 +261,6 @@ def write_forms(
     forms.figure(title, baseline, lines, below, directory / f"{stem}.png")
 
 
-def readme_text(readme: str, table: str) -> str:
-    """The README with the table between its two marks."""
-    head, _, rest = readme.partition(BEGIN)
-    _, mark, tail = rest.partition(END)
-    if not mark:
-        raise TableError(f"the README needs the marks {BEGIN} and {END}, in this order")
-    return f"{head}{BEGIN}\n{table}{END}{tail}"
-
-
 def prepare_data(tier: Tier, data: Path | None, results: Path) -> Path:
     """The path of a tier's data; images of the demo tier are made here, once.
 
@@ -354,7 +344,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"written: {', '.join(str(where / f'{options.table}.{end}') for end in ('md', 'tex', 'png'))}")
         if options.readme:
             text = forms.markdown(title, table.baseline.label, lines, below)
-            README.write_text(readme_text(README.read_text(encoding="utf-8"), text), encoding="utf-8")
+            README.write_text(forms.put_between(README.read_text(encoding="utf-8"), "table1", text), encoding="utf-8")
     except KeyboardInterrupt:
         console.print("stopped; every cell has saved its state: the same command goes on from there")
         return 130

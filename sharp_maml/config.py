@@ -60,7 +60,10 @@ ADAPTATION = (
 )
 """Settings of the adaptation, which Matching Networks do not have."""
 
-_OUTSIDE_DIGEST = ("data", "threads", "episode_threads")
+Precision = Literal["full", "tf32", "bfloat16"]
+"""How the network computes: in `dtype`; on a GPU with TF32 products; or in bfloat16, with parameters in float32."""
+
+_OUTSIDE_DIGEST = ("data", "threads", "episode_threads", "compile")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,11 @@ class Config:
         threads: Threads of torch; 0 leaves torch's choice.
         episode_threads: Episodes worked on at the same time, which share these threads; at least 1. Faster on several
             cores, most of all on small images, at the price of that many query passes in memory at once.
+        compile: Compile the work of an episode: a minute or more at the start, then a few per cent faster on a CPU.
         dtype: Type of all floating-point numbers.
+        precision: `full` computes in `dtype`; `tf32` lets a CUDA device round the factors of products to 10 bits;
+            `bfloat16` runs the network in bfloat16. Parameters, gradients, their norms and all updates stay in
+            float32 with all three.
         device: `cpu`, `cuda`, or one device such as `cuda:1`.
 
     Raises:
@@ -136,7 +143,9 @@ class Config:
     seed: int = 0
     threads: int = 0
     episode_threads: int = 1
+    compile: bool = False
     dtype: Literal["float32", "float64"] = "float32"
+    precision: Precision = "full"
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -145,6 +154,12 @@ class Config:
             object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
         if re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is None:
             raise ValueError(f"device must be cpu, cuda or cuda:NUMBER, got {self.device!r}")
+        if self.precision != "full" and self.dtype != "float32":
+            raise ValueError(f"precision = {self.precision!r} needs dtype = 'float32', got {self.dtype!r}")
+        if self.precision == "tf32" and self.device == "cpu":
+            raise ValueError("precision = 'tf32' needs a CUDA device, got device = 'cpu'")
+        if self.compile and self.method != "sharp-maml":
+            raise ValueError(f"compile has no meaning for method = {self.method!r}: leave it false")
         if self.first_order and self.perturbation == "differentiated":
             raise ValueError("perturbation = 'differentiated' needs the second derivatives that first_order leaves out")
         if self.method != "sharp-maml":
@@ -173,6 +188,8 @@ class Config:
         digest are the same experiment, up to rounding (which threads change; the provenance names them).
         """
         settings = {name: value for name, value in self.to_dict().items() if name not in _OUTSIDE_DIGEST}
+        if self.precision == "full":  # added after digests had been recorded
+            del settings["precision"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """Several processes or threads for one meta-batch, each with its share of the episodes.
 
-The processes are the ranks of `torchrun`. The only thing that they exchange is the mean of a tree, taken before the
-upper ascent, so that N processes compute what one does. (DistributedDataParallel cannot be used: it does not support
-the second derivatives that MAML takes.)
+The processes are the ranks of `torchrun`, or those that `run_in_processes` starts on one machine. The only thing that
+they exchange is the mean of a tree, taken before the upper ascent, so that N processes compute what one does.
+(DistributedDataParallel cannot be used: it does not support the second derivatives that MAML takes.)
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -48,6 +51,66 @@ def start(device: str) -> Ranks:
         importlib.import_module("torch.distributed.nn.functional")
         distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+def local_ranks(n: int) -> list[dict[str, str]]:
+    """What the environment of each of n processes on this machine must have, as torchrun would set it.
+
+    The processes share the threads of the machine, unless OMP_NUM_THREADS says how many each has.
+
+    Args:
+        n: Processes, at least 1.
+
+    Returns:
+        Variables by process; a group that was not joined can be joined once.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // n)))
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(n), "OMP_NUM_THREADS": threads}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(n)]
+
+
+def run_in_processes(n: int, command: Sequence[str]) -> int:
+    """Run a command in n processes of this machine, which then share their episodes; wait for all.
+
+    SIGINT and SIGTERM go on to them. When one fails, the others are ended.
+
+    Args:
+        n: Processes, at least 1.
+        command: Program and arguments.
+
+    Returns:
+        The first exit code that is not 0, or 0; of a process that a signal ended, 128 + signal.
+    """
+    processes = [subprocess.Popen(command, env={**os.environ, **ours}) for ours in local_ranks(n)]
+
+    def pass_on(signum: int, frame: object) -> None:
+        for process in processes:
+            process.send_signal(signum)
+
+    before = {signum: signal.signal(signum, pass_on) for signum in (signal.SIGINT, signal.SIGTERM)}
+    code = 0
+    try:
+        waiting = list(processes)
+        while waiting:
+            for process in list(waiting):
+                try:
+                    ended = process.wait(0.1)
+                except subprocess.TimeoutExpired:
+                    continue
+                waiting.remove(process)
+                if ended and not code:
+                    code = ended if ended > 0 else 128 - ended
+                    for other in waiting:
+                        other.terminate()
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for process in processes:
+            process.kill()
+    return code
 
 
 def stop() -> None:

@@ -32,6 +32,9 @@ Logits = Callable[[Params, Tensor, Tensor | None], Tensor]
 MapEpisodes = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """The built-in `map`, or one like it: results in the order of the items."""
 
+CompileEpisode = Callable[[Any], Callable[..., Any]]
+"""What wraps the function of one episode: nothing, or `compiled()`."""
+
 Product = Callable[[Params], Params]
 Data = TypeVar("Data", Batch, Episode)
 
@@ -150,6 +153,7 @@ def meta_gradient(
     first_order: bool = False,
     mean_over_ranks: Callable[[Params], Params] = lambda params: params,
     map_episodes: MapEpisodes = map,
+    compile_episode: CompileEpisode = lambda function: function,
 ) -> MetaGradient:
     """Meta-gradient of Sharp-MAML: grad F at theta + eps, where eps = alpha_up grad F(theta) / |grad F(theta)|.
 
@@ -176,6 +180,8 @@ def meta_gradient(
         first_order: Leave the Hessian products out (first-order MAML).
         mean_over_ranks: Mean of a tree over the processes that share the episodes; taken before the upper ascent.
         map_episodes: How the episodes are gone through: `map`, one after the other, or `distributed.in_threads(n)`.
+        compile_episode: `compiled()`, to compile the work of an episode; then `loss` and `query_loss` must be the same
+            functions in every call. By default nothing is compiled.
 
     Returns:
         The gradient, the meta-loss at theta (with an upper ascent: on `ascent_episodes`), and the meta-loss where the
@@ -195,15 +201,17 @@ def meta_gradient(
     if ascent_episodes is not None and len(ascent_episodes) != len(episodes):
         raise ValueError(f"ascent_episodes must be as many as episodes ({len(episodes)}), got {len(ascent_episodes)}")
 
-    one_episode = _EpisodeGradient(
-        loss=loss,
-        query_loss=query_loss or _query_batch_loss(loss),
-        beta=beta_low,
-        alpha=alpha_low,
-        steps=steps,
-        names=inner_params,
-        differentiated=perturbation == "differentiated",
-        first_order=first_order,
+    one_episode = compile_episode(
+        _EpisodeGradient(
+            loss=loss,
+            query_loss=query_loss,
+            beta=beta_low,
+            alpha=alpha_low,
+            steps=steps,
+            names=None if inner_params is None else tuple(inner_params),
+            differentiated=perturbation == "differentiated",
+            first_order=first_order,
+        )
     )
     params = {name: value.detach() for name, value in params.items()}
     makers = episodes if ascent_episodes is None else ascent_episodes
@@ -231,7 +239,7 @@ class _EpisodeGradient(NamedTuple):
     """The settings of an inner loop; called, the gradient of q(x_K) with respect to x_0 on one episode."""
 
     loss: LossFn
-    query_loss: QueryLoss
+    query_loss: QueryLoss | None
     beta: float | Tensor
     alpha: float | Tensor
     steps: int
@@ -268,7 +276,7 @@ class _EpisodeGradient(NamedTuple):
                 products.append(product if through_eps is None else _through_both(product, through_eps))
             x = add_scaled(x, grad, -self.beta)
 
-        v, value = _gradient(self.query_loss, x, episode, None)
+        v, value = _gradient(self.query_loss or _query_batch_loss(self.loss), x, episode, None)
         while products:
             v = add_scaled(v, products.pop()(v), -self.beta)
         return v, value, made
@@ -310,6 +318,7 @@ def sharp_maml_method(
     first_order: bool = False,
     mean_over_ranks: Callable[[Params], Params] = lambda params: params,
     map_episodes: MapEpisodes = map,
+    compile_episode: CompileEpisode = lambda function: function,
 ) -> Method:
     """MAML or Sharp-MAML for classification with cross-entropy.
 
@@ -327,6 +336,7 @@ def sharp_maml_method(
         first_order: First-order MAML.
         mean_over_ranks: See `meta_gradient`.
         map_episodes: See `meta_gradient`.
+        compile_episode: See `meta_gradient`.
 
     Returns:
         The method's gradient and prediction.
@@ -343,6 +353,9 @@ def sharp_maml_method(
     def query_logits(params: Params, episode: Episode) -> Tensor:
         return logits(params, episode.query.inputs, episode.support.inputs if batch_norm == "support" else None)
 
+    def query_loss(params: Params, episode: Episode) -> Tensor:
+        return cross_entropy(query_logits(params, episode), episode.query.targets)
+
     def gradient(params: Params, episodes: Sequence[Episode]) -> MetaGradient:
         return meta_gradient(
             loss,
@@ -352,12 +365,13 @@ def sharp_maml_method(
             alpha_low=alpha_low,
             alpha_up=alpha_up,
             steps=steps,
-            query_loss=lambda adapted, episode: cross_entropy(query_logits(adapted, episode), episode.query.targets),
+            query_loss=query_loss,
             perturbation=perturbation,
             inner_params=inner_params,
             first_order=first_order,
             mean_over_ranks=mean_over_ranks,
             map_episodes=map_episodes,
+            compile_episode=compile_episode,
         )
 
     @torch.no_grad()

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import torch
 
 from sharp_maml.base import Method, Params
+from sharp_maml.compiled import compiled
 from sharp_maml.config import Config
 from sharp_maml.distributed import in_threads
 from sharp_maml.matching import matching_method, matching_params
 from sharp_maml.meta import BatchNorm, sharp_maml_method
-from sharp_maml.models import conv4
+from sharp_maml.models import conv4, in_bfloat16
 
 
 class Experiment(NamedTuple):
@@ -39,6 +40,9 @@ def build(
 ) -> Experiment:
     """Make the method that a configuration describes.
 
+    On a CUDA device this also says, for the whole process, whether products may use TF32: torch by itself lets
+    convolutions do so.
+
     Args:
         config: The configuration.
         channels: Colour channels of the images.
@@ -49,10 +53,12 @@ def build(
         Initial parameters by seed, and the method.
 
     Raises:
-        ValueError: The configuration names a CUDA device, and there is none.
+        ValueError: The configuration names a CUDA device, and there is none, or asks to compile without a compiler.
     """
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {config.device!r}, but torch finds no CUDA device here: choose cpu")
+    if config.device.startswith("cuda"):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if batch_norm is not None:
         config = replace(config, batch_norm=batch_norm)
     matching = config.method != "sharp-maml"
@@ -62,6 +68,8 @@ def build(
         image_size=config.image_size,
         channels=channels,
     )
+    if config.precision == "bfloat16":
+        model = in_bfloat16(model)
     dtype = getattr(torch, config.dtype)
     map_episodes = map if config.episode_threads == 1 else in_threads(config.episode_threads)
 
@@ -96,6 +104,7 @@ def build(
             first_order=config.first_order,
             mean_over_ranks=mean_over_ranks,
             map_episodes=map_episodes,
+            compile_episode=compiled(config.device) if config.compile else lambda function: function,
         )
     return Experiment(init, method)
 

@@ -149,6 +149,26 @@ def mlp(*, sizes: Sequence[int], activation: Callable[[Tensor], Tensor] = torch.
     return Model(init, logits)
 
 
+def in_bfloat16(model: Model) -> Model:
+    """The same network, computed in bfloat16 from float32 parameters and inputs to float32 logits.
+
+    The gradients, and so their norms, perturbations and updates, are float32; their error is that of bfloat16, which
+    for second derivatives through max-pooling and ReLU is large (`docs/performance.md`).
+
+    Args:
+        model: The network.
+
+    Returns:
+        The model; `init` is that of `model`.
+    """
+
+    def logits(params: Params, inputs: Tensor, context: Tensor | None = None) -> Tensor:
+        rounded = {name: value.bfloat16() for name, value in params.items()}
+        return model.logits(rounded, inputs.bfloat16(), None if context is None else context.bfloat16()).float()
+
+    return Model(model.init, logits)
+
+
 def from_module(module: nn.Module) -> Model:
     """A module of your own as a model: its parameters become arguments, the module itself is never changed.
 

@@ -152,6 +152,7 @@ class _Run:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
             dtype=getattr(torch, self.config.dtype),
+            pin_memory=self.config.device.startswith("cuda"),
         )
 
     def gradient(self, episodes: Sequence[Episode]) -> MetaGradient:
@@ -159,23 +160,34 @@ class _Run:
         return self.method.gradient(params, [to_device(drawn, self.config.device) for drawn in episodes])
 
     def step(self, episodes: Sequence[Episode]) -> dict[str, float]:
-        """One meta-iteration. Returns losses and the gradient's norm; a number that is not finite stops the run."""
+        """One meta-iteration. Returns losses and the gradient's norm; a number that is not finite stops the run.
+
+        The host waits for the device once, for these numbers; those of the parameters are of the update before.
+        """
         result = self.gradient(episodes)
-        loss, loss_ascent, size = torch.stack([result.loss, result.loss_ascent, norm(result.grad)]).tolist()
+        seen = [result.loss, result.loss_ascent, norm(result.grad), self._size()]
+        loss, loss_ascent, size, of_params = torch.stack(seen).tolist()
+        self._require_finite(of_params)
         if not math.isfinite(loss + loss_ascent + size):
             self._stop_at_non_finite(episodes, loss, loss_ascent, size)
         for name, value in self.params.items():
             value.grad = result.grad[name]
         self.optimizer.step()
         self.state.step += 1
-        if not math.isfinite(float(norm({name: value.detach() for name, value in self.params.items()}))):
-            raise NonFiniteError(
-                f"step {self.state.step}: the parameters are not finite after the update (gradient norm {size:g}); "
-                f"{self.directory / 'last.safetensors'} holds an earlier step, if one was saved. Use a smaller beta_up."
-            )
         self.state.loss_sum += loss
         self.state.loss_count += 1
         return {"loss": loss, "loss_ascent": loss_ascent, "grad_norm": size}
+
+    def _size(self) -> Tensor:
+        """Norm of the parameters."""
+        return norm({name: value.detach() for name, value in self.params.items()})
+
+    def _require_finite(self, of_params: float) -> None:
+        if not math.isfinite(of_params):
+            raise NonFiniteError(
+                f"step {self.state.step}: the parameters are not finite after the update; "
+                f"{self.directory / 'last.safetensors'} holds an earlier step, if one was saved. Use a smaller beta_up."
+            )
 
     def _stop_at_non_finite(self, episodes: Sequence[Episode], *seen: float) -> None:
         """Replay the episodes one at a time to name the first that is not finite, save what is good, and raise."""
@@ -237,6 +249,7 @@ class _Run:
         """Write a checkpoint, atomically; rank 0 alone does it."""
         if self.ranks.rank != 0:
             return
+        self._require_finite(float(self._size()))
         now = time.perf_counter()
         self.state.seconds += now - self.clock
         self.clock = now
@@ -466,7 +479,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="a TOML file of settings; see sharp_maml/config.py")
     parser.add_argument("overrides", nargs="*", help="key=value settings that replace those of the file")
     parser.add_argument("--directory", type=Path, help="run directory; default: results/runs/<config>/seed<k>")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--processes", type=int, default=1, help="processes that share each iteration's episodes")
+    options = parser.parse_intermixed_args(arguments)
+    if options.processes < 1:
+        parser.error(f"--processes must be >= 1, got {options.processes}")
+    if options.processes > 1 and "RANK" not in os.environ:
+        given = sys.argv[1:] if arguments is None else arguments
+        return distributed.run_in_processes(options.processes, [sys.executable, "-m", "sharp_maml.train", *given])
     logging.basicConfig(
         level=logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR, format="%(message)s"
     )

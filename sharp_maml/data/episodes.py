@@ -111,6 +111,7 @@ class EpisodeStream:
         world_size: int = 1,
         dtype: torch.dtype = torch.float32,
         prefetch: int = 2,
+        pin_memory: bool = False,
     ) -> None:
         """Check the arguments and begin to draw.
 
@@ -126,6 +127,7 @@ class EpisodeStream:
             world_size: number of processes; divides `meta_batch`.
             dtype: floating-point type of the inputs.
             prefetch: iterations held ready at most.
+            pin_memory: put the tensors into pinned memory, from which a GPU copies without waiting.
 
         Raises:
             ValueError: a number is out of range, or the split is too small for the protocol.
@@ -148,7 +150,8 @@ class EpisodeStream:
         share = meta_batch // world_size
         draw = partial(episode, dataset, split, protocol, seed=seed, dtype=dtype)
         self._iterations = iter(range(start, stop))
-        self._draw = lambda t: [draw(index=t * meta_batch + rank * share + i) for i in range(share)]
+        place = _pinned if pin_memory else lambda drawn: drawn
+        self._draw = lambda t: [place(draw(index=t * meta_batch + rank * share + i)) for i in range(share)]
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="episodes")
         self._ready: deque[Future[list[Episode]]] = deque()
         for _ in range(prefetch):
@@ -191,6 +194,10 @@ class EpisodeStream:
         for iteration in self._iterations:
             self._ready.append(self._thread.submit(self._draw, iteration))
             break
+
+
+def _pinned(drawn: Episode) -> Episode:
+    return Episode(*(Batch(*(tensor.pin_memory() for tensor in batch)) for batch in drawn))
 
 
 def _checked(dataset: Dataset, split: str, protocol: Protocol) -> ClassImages:

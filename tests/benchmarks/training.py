@@ -102,7 +102,7 @@ def run_cell(side: str, config: Config, data: Path, directory: Path, episodes: i
 
 
 def compare(found: dict[tuple[str, str, int], dict[str, Any]], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """For each variant the accuracies by seed, and the paired differences to the plain loop over episodes, in points."""
+    """For each variant the accuracies by seed, and the paired differences to the plain loop, in points."""
     rows = []
     for variant in RADII:
         points = {
@@ -122,7 +122,7 @@ def compare(found: dict[tuple[str, str, int], dict[str, Any]], seeds: Sequence[i
                     key: {side: [found[variant, side, seed][key] for seed in seeds] for side in SIDES}
                     for key in ("seconds", "commit")
                 },
-            }  # fmt: skip
+            }
         )
     return rows
 

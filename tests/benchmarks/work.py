@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sharp_maml import Batch, Episode, Params, in_threads, meta_gradient
-from sharp_maml.meta import MapEpisodes, Perturbation
-from sharp_maml.models import conv4
+from sharp_maml import Batch, Episode, LossFn, Params, in_threads, meta_gradient
+from sharp_maml.compiled import compiled
+from sharp_maml.distributed import mean_over_ranks
+from sharp_maml.meta import CompileEpisode, MapEpisodes, Perturbation
+from sharp_maml.models import conv4, in_bfloat16
 
+from .peers import PEERS
 from .plain import plain_meta_gradient
 
 ALPHA = 5e-4
@@ -21,7 +24,11 @@ ALPHA = 5e-4
 
 
 class Work(NamedTuple):
-    """A meta-iteration: 4 episodes of 5 ways, 1 shot and 15 queries for conv4-64, second order."""
+    """A meta-iteration: 4 episodes of 5 ways, 1 shot and 15 queries for conv4-64, second order.
+
+    processes: processes that share the episodes. threads: of each process; 0 leaves torch's choice. compile: whether
+    the package compiles the work of an episode. bfloat16: whether it computes the network in bfloat16.
+    """
 
     variant: str
     pixels: int
@@ -31,6 +38,10 @@ class Work(NamedTuple):
     queries: int = 15
     filters: int = 64
     channels: int = 3
+    processes: int = 1
+    threads: int = 0
+    compile: bool = False
+    bfloat16: bool = False
 
     @classmethod
     def named(cls, name: str) -> Work:
@@ -53,7 +64,7 @@ class Work(NamedTuple):
     @property
     def episode_threads(self) -> int:
         """Two at 42 pixels; at 84 the two query passes would be in memory at once, more than the goal allows."""
-        return 2 if self.pixels <= 42 else 1
+        return 2 if self.pixels <= 42 and self.threads != 1 else 1
 
     @property
     def settings(self) -> dict[str, float]:
@@ -84,12 +95,31 @@ class Work(NamedTuple):
 
 def ours(work: Work, params: Params, episodes: list[Episode], *, form: str = "fused") -> Params:
     """The meta-gradient by the package."""
-    logits = work.model(form).logits
+    return meta_gradient(
+        loss_of(work, form),
+        params,
+        episodes,
+        **work.settings,
+        mean_over_ranks=mean_over_ranks,
+        map_episodes=threads(work.episode_threads),
+        compile_episode=compiler() if work.compile else lambda function: function,
+    ).grad
+
+
+@cache
+def loss_of(work: Work, form: str) -> LossFn:
+    model = work.model(form)
+    logits = (in_bfloat16(model) if work.bfloat16 else model).logits
 
     def loss(params: Params, batch: Batch) -> Tensor:
         return cross_entropy(logits(params, batch.inputs, None), batch.targets)
 
-    return meta_gradient(loss, params, episodes, **work.settings, map_episodes=threads(work.episode_threads)).grad
+    return loss
+
+
+@cache
+def compiler() -> CompileEpisode:
+    return compiled()
 
 
 @cache
@@ -102,7 +132,20 @@ def plain(work: Work, params: Params, episodes: list[Episode]) -> Params:
     return plain_meta_gradient(params, episodes, **work.settings).grad
 
 
-SIDES: dict[str, Callable[[Work, Params, list[Episode]], Params]] = {"ours": ours, "plain": plain}
+def by_peer(name: str) -> Callable[[Work, Params, list[Episode]], Params]:
+    """The same by a public library, which knows MAML only."""
+
+    def gradient(work: Work, params: Params, episodes: list[Episode]) -> Params:
+        return PEERS[name](params, episodes, beta_low=work.settings["beta_low"], steps=work.steps)
+
+    return gradient
+
+
+SIDES: dict[str, Callable[[Work, Params, list[Episode]], Params]] = {
+    "ours": ours,
+    "plain": plain,
+    **{name: by_peer(name) for name in PEERS},
+}
 
 
 def flops(work: Work, perturbation: Perturbation = "reused") -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reproductions.specification import load
-from reproductions.table1 import BEGIN, END, README, accuracies, check, check_settings, tracked_records
+from reproductions.table1 import README, accuracies, check, check_settings, tracked_records
 
 TABLES, TIERS = load()
 
@@ -43,4 +43,4 @@ def test_the_grid_shares_no_seed_with_the_table_that_reports():
 
 def test_the_readme_has_a_table_between_its_marks():
     text = README.read_text(encoding="utf-8")
-    assert "| Sharp-MAML both |" in text[text.index(BEGIN) : text.index(END)]
+    assert "| Sharp-MAML both |" in text[text.index("<!-- table1: begin -->") : text.index("<!-- table1: end -->")]

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharp_maml import ADAPTATION, Config, build, distributed, load_checkpoint
+from sharp_maml import train as training
 from sharp_maml.distributed import Ranks, in_threads, mean_over_ranks, start, stop
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import SETTINGS, tiny_config, tiny_dataset
@@ -27,17 +27,13 @@ EXACT = {"rtol": 0, "atol": 1e-12}
 
 def launch(*arguments: str, ranks: int = 2) -> list[subprocess.Popen[str]]:
     """The same command once a rank, as torchrun would start it, but with processes that a test can send signals to."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
             [sys.executable, *arguments],
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            env={**os.environ, **variables, "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for rank in range(ranks)
+        for variables in distributed.local_ranks(ranks)
     ]  # fmt: skip
 
 
@@ -204,6 +200,52 @@ def test_a_meta_batch_that_the_processes_cannot_share_equally_is_refused_before_
     with pytest.raises(ValueError, match="meta_batch must be a multiple of the 3 processes, got 2"):
         train(tiny_config(meta_batch=2), tiny_dataset(tmp_path / "tiny"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def alone() -> dict[str, str]:
+    """The environment without what a launcher sets."""
+    return {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")} | {
+        "OMP_NUM_THREADS": "1"
+    }
+
+
+@pytest.mark.slow
+def test_the_option_of_two_processes_trains_what_one_does_and_reports_errors(toml, tmp_path):
+    command = [sys.executable, "-m", "sharp_maml.train", str(toml), "--processes", "2", "--directory"]
+    done = subprocess.run([*command, str(tmp_path / "two")], capture_output=True, text=True, env=alone())
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("evaluate with") == 1
+    train(tiny_config(**BOTH, iterations=6), tiny_dataset(tmp_path / "tiny"), tmp_path / "one")
+    assert_close(tmp_path / "one", tmp_path / "two")
+    failed = subprocess.run(
+        [*command, str(tmp_path / "x"), "meta_batch=3"], capture_output=True, text=True, env=alone()
+    )
+    assert failed.returncode == 2
+    assert "meta_batch must be a multiple of the 2 processes, got 3" in failed.stderr
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_option_of_two_processes_saves_and_ends_all(toml, tmp_path):
+    command = [sys.executable, "-m", "sharp_maml.train", str(toml), "--processes", "2", *LONGER, str(tmp_path / "cut")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=alone())
+    wait_for_steps(tmp_path / "cut", 3, [process])
+    process.send_signal(signal.SIGTERM)
+    ((status, _, error),) = finish([process])
+    assert status == 128 + signal.SIGTERM, error
+    assert 3 <= load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"] < 60
+
+
+def test_a_process_that_fails_ends_the_others(tmp_path):
+    code = "import os, time; os.environ['RANK'] == '0' and time.sleep(60); raise SystemExit(3)"
+    began = time.monotonic()
+    assert distributed.run_in_processes(2, [sys.executable, "-c", code]) == 3
+    assert time.monotonic() - began < 50  # the first would sleep longer
+
+
+def test_no_process_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        training.main(["x.toml", "--processes", "0"])
+    assert "--processes must be >= 1, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.slow
