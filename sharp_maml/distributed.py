@@ -84,7 +84,11 @@ def run_in_processes(n: int, command: Sequence[str]) -> int:
     Returns:
         The first exit code that is not 0, or 0; of a process that a signal ended, 128 + signal.
     """
-    processes = [subprocess.Popen(command, env={**os.environ, **ours}) for ours in local_ranks(n)]
+    # In sessions of their own, so that Ctrl-C in a terminal reaches each of them once, through `pass_on`.
+    processes = [
+        subprocess.Popen(command, env={**os.environ, **variables}, start_new_session=True)
+        for variables in local_ranks(n)
+    ]
 
     def pass_on(signum: int, frame: object) -> None:
         for process in processes:

@@ -191,7 +191,7 @@ class _Run:
 
     def _stop_at_non_finite(self, episodes: Sequence[Episode], *seen: float) -> None:
         """Replay the episodes one at a time to name the first that is not finite, save what is good, and raise."""
-        alone = build(self.config, channels=self.dataset.channels).method
+        alone = build(replace(self.config, compile=False), channels=self.dataset.channels).method
         params = {name: value.detach() for name, value in self.params.items()}
         first = self.state.step * self.config.meta_batch + self.ranks.rank * len(episodes)
         culprit = "none of this process's episodes alone"
@@ -436,7 +436,7 @@ def time_iteration(config: Config, dataset: Dataset) -> float:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    experiment = build(config, channels=dataset.channels)
+    experiment = build(replace(config, compile=False), channels=dataset.channels)  # compiling takes longer than this
     params = experiment.init(config.seed)
     protocol, dtype = Protocol(config.ways, config.shots, config.queries), getattr(torch, config.dtype)
     drawn = [

@@ -20,6 +20,7 @@ from .profile import KINDS, OTHER, OUTSIDE
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "reproductions/records/bench"
+THEORY = ROOT / "docs/theory/records"
 FIGURE = "figures/performance.png"
 TARGETS = {84: 2.5, 42: 2.0}
 """Ratio to the plain loop, by pixels."""
@@ -38,6 +39,7 @@ def main() -> None:
         "bench-processes": processes_table(speed),
         "bench-compiled": compiled_table(speed),
         "bench-error": error_line(speed),
+        "bench-theory": theory_table(THEORY),
         "bench-training": training_table(training),
     }
     for page in (ROOT / "README.md", ROOT / "docs/performance.md"):
@@ -123,15 +125,13 @@ def scaling_table(record: dict[str, Any]) -> str:
     """Seconds over inner steps and over episodes."""
     lines = [
         [
-            f"{row['steps']} steps, {row['episodes']} episodes"
-            if row["episodes"] > 1
-            else f"{row['steps']} steps, 1 episode",
+            f"{of_variant(row['work'].split('@')[0])}, {row['episodes']} episode{'s' if row['episodes'] > 1 else ''}",
             *(f"{row['median_seconds'][side]:.2f}" for side in ("ours", "plain")),
             ratio(row["ratio"]["plain"]),
         ]
         for row in record["scaling"]
     ]
-    return markdown(["maml, 42 px", "seconds", "plain", "ratio"], lines)
+    return markdown(["42 px", "seconds", "plain", "ratio"], lines)
 
 
 def processes_table(record: dict[str, Any]) -> str:
@@ -160,6 +160,19 @@ def compiled_table(record: dict[str, Any]) -> str:
     return markdown(["one thread", "compiled, s", "eager, s", "gain", "first iteration, s"], lines)
 
 
+def theory_table(records: Path, longest: int = 6) -> str:
+    """The claims that take longest, with their controls, and all together."""
+    seconds = {
+        path.stem: sum(unit["seconds"] for unit in json.loads(path.read_text(encoding="utf-8"))["units"].values())
+        for path in sorted(records.glob("*.json"))
+    }
+    shown = sorted(seconds, key=lambda name: -seconds[name])[:longest]
+    lines = [[f"`{name}`", f"{seconds[name]:.0f}"] for name in shown]
+    rest = sum(seconds.values()) - sum(seconds[name] for name in shown)
+    lines += [[f"the other {len(seconds) - len(shown)}", f"{rest:.0f}"], ["all", f"{sum(seconds.values()):.0f}"]]
+    return markdown(["claim, with its controls", "seconds of one core"], lines)
+
+
 def error_line(record: dict[str, Any]) -> str:
     """Errors against float64."""
     ours, plain, rounded = (f"{record['float32_error'][side]:.1e}" for side in ("ours", "plain", "bfloat16"))
@@ -185,7 +198,6 @@ def training_table(record: dict[str, Any]) -> str:
                     label,
                     ", ".join(f"{value:.2f}" for value in row["accuracy"][side]),
                     f"{found['mean']:+.2f} [{found['low']:.2f}, {found['high']:.2f}]" if found else "",
-                    f"{sum(row['seconds'][side]) / len(row['seconds'][side]):,.0f}",
                 ]
             )
     commits = sorted({commit[:10] for row in record["rows"] for of in row["commit"].values() for commit in of})
@@ -193,10 +205,7 @@ def training_table(record: dict[str, Any]) -> str:
         f"\n{record['iterations']:,} iterations, {record['episodes']} validation episodes of {record['data']['name']}; "
         f"commits {', '.join(commits)}.\n"
     )
-    return (
-        markdown(["", "gradient by", "accuracy by seed, %", "difference to plain, points", "seconds a run"], lines)
-        + below
-    )
+    return markdown(["", "gradient by", "accuracy by seed, %", "difference to plain, points"], lines) + below
 
 
 def machine(record: dict[str, Any]) -> str:
@@ -241,7 +250,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
         middle.invert_yaxis()
         middle.set_xlabel("time, plain loop = 1 (one thread)")
         middle.set_title("Where the time goes")
-        middle.legend(frameon=False, fontsize=7, loc="lower right")
+        middle.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=4)
 
         for over, style in (("inner steps", "o-"), ("episodes", "s--")):
             rows = [row for row in record["scaling"] if row["over"] == over]
@@ -250,7 +259,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
                 right.plot(
                     x, [row["median_seconds"][side] for row in rows], style, color=colour, label=f"{side}, over {over}"
                 )
-        right.set_xlabel("inner steps (4 episodes), or episodes (1 step)")
+        right.set_xlabel("inner steps, or episodes")
         right.set_ylabel("seconds a meta-iteration, 42 pixels")
         right.set_ylim(0)
         right.set_title("Scaling, MAML")

@@ -225,13 +225,17 @@ def test_the_option_of_two_processes_trains_what_one_does_and_reports_errors(tom
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_option_of_two_processes_saves_and_ends_all(toml, tmp_path):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_option_of_two_processes_saves_and_ends_all(toml, tmp_path, signum):
+    """Sent to the whole group, as a terminal does with Ctrl-C."""
     command = [sys.executable, "-m", "sharp_maml.train", str(toml), "--processes", "2", *LONGER, str(tmp_path / "cut")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=alone())
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=alone(), start_new_session=True
+    )
     wait_for_steps(tmp_path / "cut", 3, [process])
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signum)
     ((status, _, error),) = finish([process])
-    assert status == 128 + signal.SIGTERM, error
+    assert status == 128 + signum, error
     assert 3 <= load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"] < 60
 
 

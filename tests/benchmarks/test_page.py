@@ -1,0 +1,72 @@
+"""The pages show what the tracked records say."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.benchmarks import page, training
+from tests.benchmarks.profile import kind_of
+
+SPEED = json.loads((page.RECORDS / "speed.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/performance.md"])
+def test_the_tables_of_the_pages_are_those_of_the_tracked_records(name, tmp_path, monkeypatch):
+    text = (page.ROOT / name).read_text(encoding="utf-8")
+    for other in ("README.md", "docs/performance.md"):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_text((page.ROOT / other).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    page.main()
+    assert (tmp_path / name).read_text(encoding="utf-8") == text
+    assert (tmp_path / "docs" / page.FIGURE).stat().st_size > 10_000
+
+
+def test_the_tracked_records_come_from_committed_code():
+    trained = json.loads((page.RECORDS / "training.json").read_text(encoding="utf-8"))
+    assert SPEED["dirty"] is False
+    assert trained["dirty"] is False
+
+
+def test_a_target_is_met_only_if_every_turn_meets_it():
+    for row, line in zip(SPEED["rows"], page.full_table(SPEED).splitlines()[2:], strict=True):
+        target = page.TARGETS[int(row["work"].split("@")[1])]
+        turns = np.array(row["seconds"]["plain"]) / np.array(row["seconds"]["ours"])
+        assert (" | yes | " in line) == bool((turns >= target).all())
+        assert (" | no | " in line) == bool(np.median(turns) < target)
+
+
+def test_the_training_comparison_pairs_episodes_after_the_mean_over_seeds():
+    def cell(*counts: int) -> dict[str, object]:
+        return {"counts": list(counts), "queries": 10, "seconds": 1.0, "commit": "c"}
+
+    found = {(variant, "plain", seed): cell(5, 5, 5) for variant in training.RADII for seed in (0, 1)}
+    for variant in training.RADII:
+        found |= {(variant, "reversed", seed): cell(5, 5, 5) for seed in (0, 1)}
+        found |= {(variant, "ours", 0): cell(6, 5, 5), (variant, "ours", 1): cell(6, 7, 5)}
+    for row in training.compare(found, (0, 1)):
+        ours = row["difference_to_plain"]["ours"]
+        assert ours["mean"] == pytest.approx(np.mean([10, 10, 0]))
+        assert ours["high"] - ours["mean"] == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem([10, 10, 0]))
+        assert row["difference_to_plain"]["reversed"]["mean"] == 0
+        assert row["accuracy"]["ours"] == pytest.approx([160 / 3, 60])
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("mkldnn_convolution", "convolutions"),
+        ("convolution_backward", "convolutions"),
+        ("scatter_add_", "pooling and its adjoint"),
+        ("native_batch_norm_backward", "batch norm and sums"),
+        ("addmm", "head"),
+        ("addcmul_", "elementwise"),
+        ("view", "other operations"),
+    ],
+)
+def test_operations_are_sorted_by_kind(operation, kind):
+    assert kind_of(operation) == kind
