@@ -44,7 +44,7 @@ SCALED = {
     "inner steps": [Work(f"maml-{steps}", 42) for steps in (1, 2, 5, 10)],
     "episodes": [Work("maml-1", 42, episodes=episodes) for episodes in (1, 2, 4, 8)],
 }
-SHARED = ["maml-1@84", "maml-1@42", "maml-5@42", "both-5@42"]
+SHARED = ["maml-1@84", "low-5@84", "both-5@84", "maml-1@42", "maml-5@42", "low-5@42", "up-5@42", "both-5@42"]
 COMPILED = ["maml-1@42", "maml-5@42"]
 
 
@@ -136,12 +136,13 @@ def compare(sides: Mapping[str, Side], repeats: int) -> dict[str, Any]:
 
 
 def in_processes(name: str, repeats: int) -> dict[str, Any]:
-    """Two processes of one thread that share the episodes, against one of one thread and one of two."""
+    """Two processes of one thread that share the episodes, against one of one thread, one of two, and the plain loop."""
     work = Work.named(name)
     sides = {
         "two processes": Side(work._replace(processes=2, threads=1), "ours"),
         "one process, one thread": Side(work._replace(threads=1), "ours"),
         "one process, two threads": Side(work._replace(threads=2), "ours"),
+        "plain": Side(work._replace(threads=2), "plain"),
     }
     return compare(sides, repeats)
 
@@ -250,7 +251,7 @@ def show(record: dict[str, Any]) -> None:
 
 @contextmanager
 def _workers(side: Side) -> Iterator[Callable[[str], Any]]:
-    """Start a side's processes; gives a function that asks them all and returns the answer of the first."""
+    """Start a side's processes; gives a function that asks them all: memory adds up, else the first one's answer."""
     command = [side.python, "-m", __spec__.name, "--worker", side.name, json.dumps(side.work._asdict())]
     processes = [
         subprocess.Popen(
@@ -269,7 +270,8 @@ def _workers(side: Side) -> Iterator[Callable[[str], Any]]:
         answers = [process.stdout.readline() for process in processes]  # type: ignore[union-attr]
         if not all(answers):
             raise RuntimeError(f"a process of {side.name} for {side.work} ended")
-        return json.loads(answers[0])
+        found = [json.loads(answer) for answer in answers]
+        return sum(found) if what == "memory" else found[0]
 
     try:
         yield ask

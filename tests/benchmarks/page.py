@@ -35,6 +35,7 @@ def main() -> None:
         "bench-table": full_table(speed),
         "bench-peers": peers_table(speed),
         "bench-profile": profile_table(speed),
+        "bench-convolutions": convolution_rates(speed),
         "bench-scaling": scaling_table(speed),
         "bench-processes": processes_table(speed),
         "bench-compiled": compiled_table(speed),
@@ -121,6 +122,17 @@ def profile_table(record: dict[str, Any]) -> str:
     return markdown(["", "seconds", "operations", *KINDS, OTHER, OUTSIDE], lines)
 
 
+def convolution_rates(record: dict[str, Any]) -> str:
+    """How fast the convolutions alone are, from the counted operations and their share of the time."""
+    gflop = {row["work"]: row["gflop"] for row in record["rows"]}
+    rates = [gflop[row["work"]] / row["ours"]["seconds_by_kind"]["convolutions"] for row in record["profile"]]
+    gemm = [row["gemm_gflop_per_second"] / record["threads"] for row in record["rows"]]
+    return (
+        f"In these six works the convolutions alone run at {min(rates):.0f} to {max(rates):.0f} GFLOP/s a thread, and "
+        f"GEMM at {min(gemm):.0f} to {max(gemm):.0f}."
+    )
+
+
 def scaling_table(record: dict[str, Any]) -> str:
     """Seconds over inner steps and over episodes."""
     lines = [
@@ -135,15 +147,17 @@ def scaling_table(record: dict[str, Any]) -> str:
 
 
 def processes_table(record: dict[str, Any]) -> str:
-    """Two processes of one thread against one."""
-    labels = ("one process, one thread", "one process, two threads")
+    """Two processes of one thread against one, and against the plain loop in one."""
+    labels = ("one process, one thread", "one process, two threads", "plain")
     lines = [
         [f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px"]
         + [f"{row['median_seconds'][label]:.2f}" for label in ("two processes", *labels)]
         + [ratio(row["ratio"][label]) for label in labels]
+        + [f"{row['peak_gib_above_import']['two processes']:.2f}"]
         for row in record["processes"]
     ]
-    return markdown(["", "two processes, s", *(f"{label}, s" for label in labels), "gain", "gain"], lines)
+    head = ["", "two processes, s", *(f"{label}, s" for label in labels), *["gain"] * len(labels), "GiB"]
+    return markdown(head, lines)
 
 
 def compiled_table(record: dict[str, Any]) -> str:
