@@ -136,7 +136,7 @@ def compare(sides: Mapping[str, Side], repeats: int) -> dict[str, Any]:
 
 
 def in_processes(name: str, repeats: int) -> dict[str, Any]:
-    """Two processes of one thread that share the episodes, against one of one thread, one of two, and the plain loop."""
+    """Two processes of one thread that share the episodes, against one of one or two threads, and the plain loop."""
     work = Work.named(name)
     sides = {
         "two processes": Side(work._replace(processes=2, threads=1), "ours"),
