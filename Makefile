@@ -12,7 +12,8 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme test lint unit theory-tests theory slow coverage bench bench-training clean
+.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory slow coverage \
+  bench bench-training clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,6 +35,21 @@ records:  ## copy the records of TIER=... from results/ to the tracked ones
 	  seed=$$(dirname $$file); row=$$(dirname $$seed); \
 	  cp -v $$file reproductions/records/$(TIER)/$$(basename $$row)-$$(basename $$seed).json; done
 
+landscape: $(VENV)/installed  ## is the landscape smoother? trains what is missing, measures, draws: TIER=... DATA=dir SEEDS=n
+	$(RUN) -m reproductions.table1 --tier $(TIER) --rows maml low up both --jobs $(JOBS) $(OPTIONS)
+	$(RUN) -m reproductions.landscape --tier $(TIER) --jobs $(JOBS) $(if $(DATA),--data $(DATA)) \
+	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
+
+method: $(VENV)/installed  ## the algorithm on two-dimensional tasks, and its lower level against the exact one
+	$(RUN) -m reproductions.method $(if $(RESULTS),--output $(RESULTS)/method.json)
+
+notebooks: $(VENV)/installed  ## the appendix: HTML, and LaTeX and PDF where found; from tracked records, or RESULTS=dir
+	$(RUN) -m notebooks $(if $(RESULTS),--results $(RESULTS) --output $(RESULTS)/appendix)
+
+docs: $(VENV)/installed  ## the documentation site, in results/docs
+	$(RUN) -m sphinx -W --keep-going --quiet -b html docs results/docs
+	@echo results/docs/index.html
+
 readme: $(VENV)/installed  ## the tables of README and docs/performance.md, from the tracked records
 	$(RUN) -m reproductions.table1 --tier $(TIER) --tracked --readme
 	$(RUN) -m tests.benchmarks.page
@@ -53,7 +69,7 @@ theory-tests: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m theory
 
 theory: $(VENV)/installed  ## all claims and their controls, with report and figures: BUDGET=smoke|test|full
-	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET)
+	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
 
 slow: $(VENV)/installed  ## the slow tests, and with DATA=dir those on real data
 	$(RUN) -m pytest -m "slow or data" $(if $(DATA),--data=$(DATA) --require=data)

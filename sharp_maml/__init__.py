@@ -54,6 +54,14 @@ from sharp_maml.meta import adapt, meta_gradient, meta_loss, sharp_maml_method
 from sharp_maml.methods import build
 from sharp_maml.models import Model, conv4, from_module, mlp
 from sharp_maml.records import Record, RecordError, provenance, read_records, write_record
+from sharp_maml.sharpness import (
+    epsilon_sharpness,
+    filter_normalised_direction,
+    hessian,
+    hessian_trace,
+    leading_eigenvalues,
+    loss_on_plane,
+)
 from sharp_maml.tree import add_scaled, dot, mean, norm
 
 __all__ = [
@@ -88,13 +96,19 @@ __all__ = [
     "dot",
     "episode",
     "episode_digest",
+    "epsilon_sharpness",
+    "filter_normalised_direction",
     "from_module",
+    "hessian",
+    "hessian_trace",
     "holm",
     "in_threads",
     "interval_over_episodes",
     "interval_over_seeds",
     "keep_freed_memory",
+    "leading_eigenvalues",
     "load_checkpoint",
+    "loss_on_plane",
     "matching_method",
     "matching_params",
     "mean",

@@ -272,7 +272,7 @@ class _EpisodeGradient(NamedTuple):
             if self.first_order:
                 grad, _ = _gradient(self.loss, point, episode.support, self.names)
             else:
-                grad, product = _gradient_and_product(self.loss, point, episode.support, self.names)
+                grad, product = gradient_and_product(self.loss, point, episode.support, self.names)
                 products.append(product if through_eps is None else _through_both(product, through_eps))
             x = add_scaled(x, grad, -self.beta)
 
@@ -287,7 +287,7 @@ class _EpisodeGradient(NamedTuple):
         With u = g / |g| and H the Hessian at x, that product is H (alpha / |g|) (w - u <u, w>).
         """
         if self.differentiated:
-            grad, product = _gradient_and_product(self.loss, x, support, self.names)
+            grad, product = gradient_and_product(self.loss, x, support, self.names)
         else:
             grad, _ = _gradient(self.loss, x, support, self.names)
         unit, reciprocal_norm = direction(grad)
@@ -405,20 +405,30 @@ def _gradient(
     return _pulled_back({"": value}, {"": torch.ones_like(value)}, x), value.detach()
 
 
-def _gradient_and_product(
-    loss: LossFn, params: Params, batch: Batch, names: Collection[str] | None
+def gradient_and_product(
+    loss: LossFn, params: Params, batch: Batch, names: Collection[str] | None, *, keep_graph: bool = False
 ) -> tuple[Params, Product]:
     """Gradient on `names` (None: all), and the product v -> H v that shares its forward pass.
 
-    H has a row for each of `params` and a column for each of `names`: the Jacobian of the gradient, transposed. The
-    product holds the graph of the gradient until it is called, which can be done once.
+    H has a row for each of `params` and a column for each of `names`: the Jacobian of the gradient, transposed.
+
+    Args:
+        loss: Mean loss of a batch.
+        params: Parameters.
+        batch: The batch.
+        names: Of the gradient.
+        keep_graph: The product can be called often, and holds the graph of the gradient as long as it lives. By
+            default it can be called once, and then lets the graph go.
+
+    Returns:
+        The gradient on `names`, detached; and the product, from vectors on `names` to vectors on all of `params`.
     """
     if _inside_transform():
         grad, pullback = torch.func.vjp(lambda x: _inner_gradient(loss, x, batch, names), params)  # type: ignore[misc]
 
         def product_inside(v: Params) -> Params:
             with torch.no_grad():
-                (result,) = pullback({name: v[name] for name in grad}, retain_graph=False)
+                (result,) = pullback({name: v[name] for name in grad}, retain_graph=keep_graph)
             return dict(result)
 
         return grad, product_inside
@@ -428,7 +438,7 @@ def _gradient_and_product(
         grad = _pulled_back({"": value}, {"": torch.ones_like(value)}, _select(x, names), create_graph=True)
 
     def product(v: Params) -> Params:
-        return _pulled_back(grad, v, x)
+        return _pulled_back(grad, v, x, retain_graph=keep_graph)
 
     return {name: value.detach() for name, value in grad.items()}, product
 
@@ -446,7 +456,9 @@ def _leaves(params: Params) -> Params:
     return {name: value.detach().requires_grad_() for name, value in params.items()}
 
 
-def _pulled_back(outputs: Params, v: Params, x: Params, *, create_graph: bool = False) -> Params:
+def _pulled_back(
+    outputs: Params, v: Params, x: Params, *, create_graph: bool = False, retain_graph: bool = False
+) -> Params:
     """Sum over `outputs` of (d output / d x)^T v: zeros where nothing depends on x, as `torch.func` has it."""
     of = [name for name, value in outputs.items() if value.requires_grad]
     grads = torch.autograd.grad(
@@ -454,6 +466,7 @@ def _pulled_back(outputs: Params, v: Params, x: Params, *, create_graph: bool = 
         list(x.values()),
         [v[name] for name in of],
         create_graph=create_graph,
+        retain_graph=create_graph or retain_graph,
         materialize_grads=True,
     )
     return dict(zip(x, grads, strict=True))

@@ -60,13 +60,13 @@ def summed(monkeypatch) -> None:
 
 
 def without_hessian(monkeypatch) -> None:
-    of = meta._gradient_and_product
+    of = meta.gradient_and_product
 
     def broken(*arguments):
         grad, product = of(*arguments)
         return grad, lambda v: {name: 0 * value for name, value in product(v).items()}
 
-    monkeypatch.setattr(meta, "_gradient_and_product", broken)
+    monkeypatch.setattr(meta, "gradient_and_product", broken)
 
 
 def _with_direction(monkeypatch, broken) -> None:

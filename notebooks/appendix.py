@@ -1,0 +1,210 @@
+"""What the notebooks share: finding records, showing tables, numbered figures, and where everything came from.
+
+By default the records are those that the repository tracks; the environment variable RESULTS names a directory of
+fresh ones instead. A record that is missing is an error that names the command which makes it. Read next:
+`__main__.py`, which executes the notebooks.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+
+from reproductions import format as forms
+from reproductions.specification import load
+from reproductions.table1 import build_lines, check, notes, tracked_records
+from sharp_maml import read_records
+
+ROOT = Path(__file__).parents[1]
+CAPTION = "sharp-maml/caption"
+"""Entry of an output's metadata that makes it a numbered figure."""
+
+
+class Appendix:
+    """A chapter: what is displayed through it is numbered, and `sources` lists the records that it read.
+
+    Args:
+        number: Of the chapter; figures are `number.1`, `number.2`, ...
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.figures = 0
+        self.read: dict[str, Mapping[str, Any]] = {}
+        self.commands: dict[str, None] = {}
+        self.results = Path(os.environ["RESULTS"]).resolve() if os.environ.get("RESULTS") else None
+
+    def record(self, tracked: str, fresh: str | None, command: str) -> dict[str, Any]:
+        """A record as it lies in the repository, or below RESULTS.
+
+        Args:
+            tracked: Path of the tracked record, relative to the repository.
+            fresh: Path of a fresh one, relative to RESULTS; None where the tracked one is always shown.
+            command: What makes it.
+
+        Returns:
+            The record.
+
+        Raises:
+            FileNotFoundError: It is missing; the message names the command.
+        """
+        path = ROOT / tracked if self.results is None or fresh is None else self.results / fresh
+        if not path.exists():
+            raise FileNotFoundError(f"{_short(path)} is missing; make it with: {command}")
+        self.commands[command] = None
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        self.read[_short(path)] = found
+        return found
+
+    def claim(self, name: str) -> dict[str, Any]:
+        """The record of a claim."""
+        command = "python -m theory --budget full --output docs/theory"
+        if self.results is not None:
+            command = f"make theory BUDGET=full  # or: python -m theory --only {name}"
+        return self.record(f"docs/theory/records/{name}.json", f"theory/records/{name}.json", command)
+
+    def claims(self, *names: str) -> None:
+        """A table of claims: what is claimed, by whom, on what evidence, and what came out."""
+        rows = []
+        for name in names:
+            record = self.claim(name)
+            controls = {key: unit["outcome"] for key, unit in record["units"].items() if key != "claim"}
+            turned = sum(outcome != record["expected"] and outcome != "inconclusive" for outcome in controls.values())
+            rows.append(
+                [
+                    f"`{name}`",
+                    _line(record["text"]["Statement"]),
+                    "the source" if record["literal"] else "derived here",
+                    record["evidence"],
+                    record["units"]["claim"]["outcome"] + ("" if record["passed"] else " (not as expected)"),
+                    f"{turned} of {len(controls)}",
+                ]
+            )
+        self.table(["claim", "statement", "claimed by", "evidence", "outcome", "controls that came out opposite"], rows)
+
+    def numbers(self, name: str, *, limit: int = 12) -> None:
+        """The numbers of a claim and of its controls, beside those that the rule wants."""
+        record = self.claim(name)
+        rows = []
+        for unit, found in record["units"].items():
+            for item in found["items"][: limit if unit == "claim" else 1]:
+                error = f" ± {item['error']:.2g}" if item["error"] else ""
+                within = (item["within"] and " [{:.4g}, {:.4g}]".format(*item["within"])) or ""
+                rows.append(
+                    [
+                        "" if unit == "claim" else "control",
+                        item["label"],
+                        f"{item['measured']:.4g}{error}{within}",
+                        f"{item['predicted']:.4g}",
+                        found["outcome"],
+                    ]
+                )
+        left = len(record["units"]["claim"]["items"]) - limit
+        self.text(f"**`{name}`.** Rule, fixed beforehand: {_line(record['rule']['text'])}.")
+        self.table(["", "number", "measured (standard error)", "predicted", "outcome"], rows)
+        if left > 0:
+            self.text(f"{left} more numbers of the claim are in its record.")
+
+    def claim_figure(self, name: str, caption: str) -> None:
+        """The figure of a claim, as drawn from its record."""
+        self.claim(name)
+        where = ROOT / "docs/theory/figures" if self.results is None else self.results / "theory/figures"
+        self.image(where / f"{name}.png", f"{caption} (`{name}`)")
+
+    def accuracies(self, name: str) -> None:
+        """A table of accuracies, of every tier that has records, and its figure."""
+        tables, tiers = load()
+        table, shown = tables[name], 0
+        for tier in tiers.values():
+            if self.results is None:
+                records = tracked_records(table, tier)
+            else:
+                files = [
+                    path
+                    for row in table.rows
+                    for path in sorted(self.results.glob(f"{tier.name}/{row.name}/seed*/record.json"))
+                ]
+                records = [record for record in read_records(files) if record.protocol["split"] == table.split]
+            if not {record.name for record in records} - {table.baseline.name}:
+                continue
+            shown += 1
+            check(records, table.rows, allow_dirty=True)  # `notes` says so
+            lines, below = build_lines(table, tier, records), notes(table, tier, records)
+            title = f"{table.title} ({tier.name} tier)"
+            self.text(forms.markdown(title, table.baseline.label, lines, below))
+            with TemporaryDirectory() as directory:
+                path = Path(directory) / "table.png"
+                forms.figure(title, table.baseline.label, lines, below, path)
+                self.image(path, f"{title}: {tier.label}.")
+            for record in records:
+                self.read[f"{tier.name}: {record.name}, seed {record.seed}"] = record.provenance
+            self.commands[
+                f"make reproduce-table1 TIER={tier.name} TABLE={name} SEEDS={len({r.seed for r in records})}"
+            ] = None
+        if not shown:
+            raise FileNotFoundError(f"no records of {name}; make them with: make reproduce-table1 TABLE={name}")
+
+    def image(self, path: Path, caption: str) -> None:
+        """A figure from a PNG file; a PDF beside it is what the LaTeX appendix takes."""
+        if not path.exists():
+            raise FileNotFoundError(f"{_short(path)} is missing: the command that makes its record draws it")
+        pdf = path.with_suffix(".pdf")
+        self._show(path.read_bytes(), pdf.read_bytes() if pdf.exists() else None, caption)
+
+    def figure(self, figure: Figure, caption: str) -> None:
+        """A figure that was drawn here."""
+        forms = {}
+        for form in ("png", "pdf"):
+            file = io.BytesIO()
+            figure.savefig(file, format=form, dpi=150, metadata={"CreationDate": None} if form == "pdf" else None)
+            forms[form] = file.getvalue()
+        self._show(forms["png"], forms["pdf"], caption)
+
+    def _show(self, png: bytes, pdf: bytes | None, caption: str) -> None:
+        self.figures += 1
+        label = f"{self.number}.{self.figures}"
+        bundle = {"image/png": base64.b64encode(png).decode(), "text/plain": f"Figure {label}"}
+        if pdf is not None:
+            bundle["application/pdf"] = base64.b64encode(pdf).decode()
+        display(bundle, raw=True, metadata={CAPTION: caption})
+        self.text(f"*Figure {label}.* {caption}", of_figure=True)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table."""
+        lines = [head, ["---"] * len(head), *[[cell.replace("|", r"\|") for cell in row] for row in rows]]
+        self.text("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+    def text(self, markdown: str, *, of_figure: bool = False) -> None:
+        """Text in markdown; that of a figure is its caption once more, for HTML."""
+        display(Markdown(markdown), metadata={CAPTION: True} if of_figure else None)
+
+    def sources(self) -> None:
+        """The records that were read, which code made them, and the commands: the end of every notebook."""
+        rows = [
+            [
+                f"`{name}`",
+                (record["commit"] or "unknown")[:10] + (" with uncommitted changes" if record["dirty"] else ""),
+                record["device"],
+            ]
+            for name, record in self.read.items()
+        ]
+        self.text("## Where this comes from")
+        self.table(["record", "commit", "device"], rows)
+        self.text("```\n" + "\n".join(self.commands) + "\n```")
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _short(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
