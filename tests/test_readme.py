@@ -24,9 +24,3 @@ def test_the_python_example_runs_and_changes_the_parameters():
 
 def test_the_example_configuration_is_valid():
     assert Config.from_toml(ROOT / "examples/own_classes.toml", ["data=DIR", "alpha_low=5e-4"]).variant == "low"
-
-
-def test_every_link_to_a_file_leads_somewhere():
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"):
-        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
-            assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"

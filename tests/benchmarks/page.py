@@ -129,7 +129,7 @@ def convolution_rates(record: dict[str, Any]) -> str:
     gemm = [row["gemm_gflop_per_second"] / record["threads"] for row in record["rows"]]
     return (
         f"In these six works the convolutions alone run at {min(rates):.0f} to {max(rates):.0f} GFLOP/s a thread, and "
-        f"GEMM at {min(gemm):.0f} to {max(gemm):.0f}."
+        f"GEMM at {min(gemm):.0f} to {max(gemm):.0f}.\n"
     )
 
 
@@ -156,7 +156,8 @@ def processes_table(record: dict[str, Any]) -> str:
         + [f"{row['peak_gib_above_import']['two processes']:.2f}"]
         for row in record["processes"]
     ]
-    head = ["", "two processes, s", *(f"{label}, s" for label in labels), *["gain"] * len(labels), "GiB"]
+    gains = ("gain over one thread", "over two threads", "over plain")
+    head = ["", "two processes, s", *(f"{label}, s" for label in labels), *gains, "GiB"]
     return markdown(head, lines)
 
 

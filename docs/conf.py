@@ -1,0 +1,45 @@
+"""Sphinx settings of the documentation: `make docs`."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `synthetic` and `theory` are not installed
+
+project = "sharp-maml"
+author = "The sharp-maml developers"
+copyright = "the sharp-maml developers, MIT licence"
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx.ext.mathjax",
+]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+exclude_patterns = ["**/records", "README.md"]
+
+default_role = "code"  # the docstrings' single backticks
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_type_aliases = {"Params": "Params", "LossFn": "LossFn", "QueryLoss": "QueryLoss", "Logits": "Logits"}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+add_module_names = False
+
+html_theme = "furo"
+html_title = "sharp-maml"
+html_theme_options = {"navigation_with_keys": True}
+html_show_sphinx = False
+
+
+def setup(app: Any) -> None:
+    """Docstrings write norms as |x|, which reStructuredText takes for substitutions."""
+
+    def escape(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
+        lines[:] = [re.sub(r"(?<!\\)\|", r"\\|", line) for line in lines]
+
+    app.connect("autodoc-process-docstring", escape)
