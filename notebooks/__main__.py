@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ["RESULTS"] = str(options.results.resolve())
     options.output.mkdir(parents=True, exist_ok=True)
     executed = []
-    for path in paths:
-        try:
-            executed.append(execute(path))
-        except CellExecutionError as error:
-            print(f"error: {path.name}: {error.ename}: {error.evalue}", file=sys.stderr)
-            return 1
-        page = options.output / f"{path.stem}.html"
-        page.write_text(to_html(executed[-1]), encoding="utf-8")
-        console.print(f"{page}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for path, future in [(path, pool.submit(execute, path)) for path in paths]:
+            try:
+                executed.append(future.result())
+            except CellExecutionError as error:
+                pool.shutdown(wait=False, cancel_futures=True)
+                print(f"error: {path.name}: {error.ename}: {error.evalue}", file=sys.stderr)
+                return 1
+            page = options.output / f"{path.stem}.html"
+            page.write_text(to_html(executed[-1]), encoding="utf-8")
+            console.print(f"{page}")
     if options.only:
         return 0
     index = options.output / "index.html"
@@ -97,7 +100,8 @@ def execute(path: Path) -> Any:
         CellExecutionError: A cell failed, for instance because a record is missing.
     """
     notebook = nbformat.read(path, as_version=4)
-    ExecutePreprocessor(timeout=SECONDS, kernel_name="python3").preprocess(notebook, {"metadata": {"path": str(HERE)}})
+    executor = ExecutePreprocessor(timeout=SECONDS, kernel_name="python3")
+    executor.preprocess(notebook, {"metadata": {"path": str(HERE)}})
     return notebook
 
 
@@ -107,8 +111,8 @@ def title(notebook: Any) -> str:
 
 
 def to_html(notebook: Any) -> str:
-    """A page that stands alone but for the script that draws formulas."""
-    page, _ = HTMLExporter(template_name="classic").from_notebook_node(
+    """A page without code, which stands alone but for the script that draws formulas."""
+    page, _ = HTMLExporter(template_name="classic", exclude_input=True).from_notebook_node(
         notebook, {"metadata": {"name": title(notebook)}}
     )
     return str(page)
@@ -136,11 +140,11 @@ def write_latex(notebooks: Sequence[Any], directory: Path) -> Path:
         parts.append("\\clearpage\n" if parts else "")
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                parts.append(_latex(cell.source))
+                parts.append(_latex(re.sub(r"^# \d+ ", "# ", cell.source)))  # LaTeX numbers sections itself
             for output in cell.get("outputs", []):
                 parts.append(_output(output, figures))
     path = directory / "appendix.tex"
-    path.write_text("% Made by `make notebooks`. Needs graphicx, longtable, booktabs, amsmath.\n" + "\n".join(parts))
+    path.write_text("% Made by `make notebooks`. Needs graphicx, longtable, booktabs, amsmath.\n" + "\n\n".join(parts))
     return path
 
 

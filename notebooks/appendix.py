@@ -180,7 +180,13 @@ class Appendix:
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table."""
-        lines = [head, ["---"] * len(head), *[[cell.replace("|", r"\|") for cell in row] for row in rows]]
+        # The dashes are the columns' relative widths, for LaTeX; names in typewriter type are wider than they are long
+        widths = [
+            min(60, max(len(cell) * 3 // 2 if cell.startswith("`") else len(cell) for cell in column))
+            for column in zip(head, *rows, strict=True)
+        ]
+        lines = [head, ["-" * max(3, width) for width in widths]]
+        lines += [[cell.replace("|", r"\|") for cell in row] for row in rows]
         self.text("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
     def text(self, markdown: str, *, of_figure: bool = False) -> None:

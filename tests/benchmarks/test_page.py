@@ -40,6 +40,17 @@ def test_a_target_is_met_only_if_every_turn_meets_it():
         assert (" | no | " in line) == bool(np.median(turns) < target)
 
 
+def test_what_one_process_misses_two_processes_meet_as_the_pages_say():
+    missed = {
+        row["work"]
+        for row in SPEED["rows"]
+        if row["ratio"]["plain"]["median"] < page.TARGETS[int(row["work"].split("@")[1])]
+    }
+    shared = {row["work"]: row["ratio"]["plain"]["min"] for row in SPEED["processes"]}
+    assert missed <= shared.keys()
+    assert all(shared[work] >= page.TARGETS[int(work.split("@")[1])] for work in missed)
+
+
 def test_the_training_comparison_pairs_episodes_after_the_mean_over_seeds():
     def cell(*counts: int) -> dict[str, object]:
         return {"counts": list(counts), "queries": 10, "seconds": 1.0, "commit": "c"}
