@@ -25,7 +25,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce-table1: $(VENV)/installed  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation|radii
+reproduce-table1: $(VENV)/installed  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation|radii|landscape
 #   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so)
 	$(RUN) -m reproductions.table1 --tier $(TIER) --table $(TABLE) --jobs $(JOBS) $(OPTIONS)
 
@@ -36,7 +36,7 @@ records:  ## copy the records of TIER=... from results/ to the tracked ones
 	  cp -v $$file reproductions/records/$(TIER)/$$(basename $$row)-$$(basename $$seed).json; done
 
 landscape: $(VENV)/installed  ## is the landscape smoother? trains what is missing, measures, draws: TIER=... DATA=dir SEEDS=n
-	$(RUN) -m reproductions.table1 --tier $(TIER) --rows maml low up both --jobs $(JOBS) $(OPTIONS)
+	$(RUN) -m reproductions.table1 --tier $(TIER) --table landscape --jobs $(JOBS) $(OPTIONS)
 	$(RUN) -m reproductions.landscape --tier $(TIER) --jobs $(JOBS) $(if $(DATA),--data $(DATA)) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
 

@@ -37,9 +37,14 @@ html_show_sphinx = False
 
 
 def setup(app: Any) -> None:
-    """Docstrings write norms as |x|, which reStructuredText takes for substitutions."""
+    """Docstrings write norms as |x|, a substitution to reStructuredText; pages write formulas as GitHub reads them."""
 
     def escape(app: Any, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
         lines[:] = [re.sub(r"(?<!\\)\|", r"\\|", line) for line in lines]
 
     app.connect("autodoc-process-docstring", escape)
+
+    def plain_dollars(app: Any, name: str, source: list[str]) -> None:
+        source[0] = source[0].replace("$`", "$").replace("`$", "$")
+
+    app.connect("source-read", plain_dollars)

@@ -306,11 +306,11 @@ def read(path: Path) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see `--help`."""
     tables, tiers = load()
-    table = tables["table1"]
+    table = tables["landscape"]
     parser = argparse.ArgumentParser(prog="python -m reproductions.landscape", description=__doc__.split("\n\n")[0])
     parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="whose checkpoints; default: demo")
     parser.add_argument("--data", type=Path, help="directory of miniImageNet, for the tiers cpu and paper")
-    parser.add_argument("--seeds", type=int, help="training seeds 0 ... N-1; default: the tier's")
+    parser.add_argument("--seeds", type=int, help="number of training seeds; default: the tier's")
     parser.add_argument("--jobs", type=int, default=2, help="checkpoints that are measured at a time; default: 2")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
     parser.add_argument("--tracked", action="store_true", help="draw the tracked record's figure, measure nothing")
@@ -325,9 +325,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if (value := getattr(options, name)) is not None and value < 1:
                     raise TableError(f"--{name} must be >= 1, got {value}")
             rows = {row.name: row for row in table.rows}
-            cells = [
-                Cell(table, rows[name], tier, seed) for seed in range(options.seeds or tier.seeds) for name in ROWS
-            ]
+            seeds = range(table.first_seed, table.first_seed + (options.seeds or tier.seeds))
+            cells = [Cell(table, rows[name], tier, seed) for seed in seeds for name in ROWS]
             settings = SMOKE if tier.name == "smoke" else Settings()
             data = prepare_data(tier, options.data, options.results)
             record = {
@@ -365,8 +364,8 @@ def _measured(
         path = cell.directory(results)
         if not (path / "best.safetensors").exists():
             raise FileNotFoundError(
-                f"{path / 'best.safetensors'} is missing; train it with: make reproduce-table1 TIER={cell.tier.name} "
-                f"SEEDS={max(c.seed for c in cells) + 1}"
+                f"{path / 'best.safetensors'} is missing; train it with: make reproduce-table1 TABLE=landscape "
+                f"TIER={cell.tier.name} SEEDS={len(cells) // len(ROWS)}"
             )
         if (path / "landscape.json").exists():
             before = json.loads((path / "landscape.json").read_text(encoding="utf-8"))

@@ -63,12 +63,12 @@ def test_a_missing_record_names_the_command_that_makes_it(tmp_path):
 
 def test_a_missing_checkpoint_names_the_command_that_trains_it(tmp_path, capsys):
     assert landscape.main(["--tier", "smoke", "--results", str(tmp_path)]) == 2
-    assert "make reproduce-table1 TIER=smoke SEEDS=1" in capsys.readouterr().err
+    assert "make reproduce-table1 TABLE=landscape TIER=smoke SEEDS=1" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path, capsys):
-    trained = ["--tier", "smoke", "--results", str(tmp_path), "--rows", *landscape.ROWS, "--allow-dirty"]
+    trained = ["--tier", "smoke", "--results", str(tmp_path), "--table", "landscape", "--allow-dirty"]
     assert train_table(trained) == 0
     command = ["--tier", "smoke", "--results", str(tmp_path)]
     assert landscape.main(command) == 0
