@@ -96,8 +96,8 @@ def _section(verdict: Verdict) -> list[str]:
         "",
         f"![{claim.id}](figures/{claim.id}.png)",
         "",
-        f"File: `theory/claims/{claim.id.replace('_', '/', 1)}.py`. [Record](records/{claim.id}.json). Rerun: `python -m "
-        f"theory --only {claim.id}`.",
+        f"File: `theory/claims/{claim.id.replace('_', '/', 1)}.py`. [Record](records/{claim.id}.json). "
+        f"Rerun: `python -m theory --only {claim.id}`.",
     ]
     return lines
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from reproductions.specification import load
+from reproductions.table1 import build_lines, tracked_records
+
 ROOT = Path(__file__).parents[2]
 LEDGER = (ROOT / "docs/claims.md").read_text(encoding="utf-8")
 TUTORIAL = "\n".join(re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/tutorial.md").read_text(), re.M | re.S))
@@ -59,6 +62,35 @@ def test_a_row_that_says_supported_rests_on_supported_claims(row):
     assert names
     assert {RECORDS[name]["units"]["claim"]["outcome"] for name in names} == {"supported"}
     assert all(RECORDS[name]["passed"] for name in names)
+
+
+def test_what_the_pages_say_of_the_demo_tiers_accuracies_is_what_its_records_say():
+    tables, tiers = load()
+    lines = build_lines(tables["table1"], tiers["demo"], tracked_records(tables["table1"], tiers["demo"]))
+    verdicts = {line.label.removeprefix("Sharp-MAML "): line.verdict for line in lines}
+    said = {"low": "not enough runs to tell", "up": "not enough runs to tell", "both": "differs"}
+    assert {name: verdicts[name] for name in said} == said
+    assert {line.runs for line in lines} == {5}
+
+
+def test_what_the_pages_say_of_the_landscape_is_what_its_record_says():
+    record = json.loads((ROOT / "reproductions/records/landscape/demo.json").read_text())
+    count = {
+        row: sum((line["row"], line["verdict"]) == (row, "smoother") for line in record["decisions"])
+        for row in ("low", "up", "both")
+    }
+    assert (
+        "*low* smoother in {low} of 6 measures, *up* smoother in {up} of 6 measures, *both* smoother in {both} of 6".format(
+            **count
+        )
+        in LEDGER
+    )
+    assert "less smooth in none" in LEDGER
+    assert not any(line["verdict"] == "less smooth" for line in record["decisions"])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (
+        "*both* is smoother than MAML in {both} of 6 measures, *up* in {up}, *low* in {low}".format(**count) in readme
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
