@@ -35,7 +35,7 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[a4paper,margin=25mm]{geometry}
 \usepackage{amsmath,amssymb,graphicx,longtable,booktabs,array,calc,etoolbox,hyperref,fancyvrb,textcomp}
 \usepackage{iftex}
-\ifPDFTeX\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\else\usepackage{fontspec}\fi
+\ifPDFTeX\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\fi
 \providecommand{\tightlist}{\setlength{\itemsep}{0pt}\setlength{\parskip}{0pt}}
 \providecommand{\pandocbounded}[1]{#1}
 \numberwithin{figure}{section}
@@ -86,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     fragment = write_latex(executed, options.output)
     console.print(f"{fragment}, for \\input; its figures are beside it")
-    engine = next(filter(shutil.which, ("tectonic", "xelatex", "lualatex", "pdflatex")), None)
+    engine = next(filter(shutil.which, ("pdflatex", "tectonic", "xelatex", "lualatex")), None)
     if engine is None:
-        console.print("no PDF: no LaTeX is installed (tectonic, xelatex, lualatex or pdflatex)")
+        console.print("no PDF: no LaTeX is installed (pdflatex, tectonic, xelatex or lualatex)")
         return 0
     return make_pdf(engine, options.output, console)
 

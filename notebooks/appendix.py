@@ -185,7 +185,7 @@ class Appendix:
             min(60, max(len(cell) * 3 // 2 if cell.startswith("`") else len(cell) for cell in column))
             for column in zip(head, *rows, strict=True)
         ]
-        lines = [head, ["-" * max(3, width) for width in widths]]
+        lines = [head, [":" + "-" * max(3, width) for width in widths]]
         lines += [[cell.replace("|", r"\|") for cell in row] for row in rows]
         self.text("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
