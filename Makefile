@@ -41,10 +41,10 @@ landscape: $(VENV)/installed  ## is the landscape smoother? trains what is missi
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
 
 method: $(VENV)/installed  ## the algorithm on two-dimensional tasks, and its lower level against the exact one
-	$(RUN) -m reproductions.method $(if $(RESULTS),--output $(RESULTS)/method.json)
+	OMP_NUM_THREADS=1 $(RUN) -m reproductions.method $(if $(RESULTS),--output $(RESULTS)/method.json)
 
 notebooks: $(VENV)/installed  ## the appendix: HTML, and LaTeX and PDF where found; from tracked records, or RESULTS=dir
-	$(RUN) -m notebooks $(if $(RESULTS),--results $(RESULTS) --output $(RESULTS)/appendix)
+	OMP_NUM_THREADS=1 $(RUN) -m notebooks $(if $(RESULTS),--results $(RESULTS) --output $(RESULTS)/appendix)
 
 docs: $(VENV)/installed  ## the documentation site, in results/docs
 	$(RUN) -m sphinx -W --keep-going --quiet -b html docs results/docs
