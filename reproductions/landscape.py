@@ -42,6 +42,7 @@ from sharp_maml import (
     Estimate,
     Params,
     Protocol,
+    add_scaled,
     conv4,
     episode,
     epsilon_sharpness,
@@ -186,13 +187,12 @@ def _rise(
     function: Callable[[Params], Tensor], params: Params, settings: Settings, generator: torch.Generator
 ) -> float:
     """Mean of f(x + r d) + f(x - r d) - 2 f(x), halved, over random filter-normalised directions d."""
-    rises = []
-    for _ in range(settings.directions):
-        direction = filter_normalised_direction(params, generator)
-        nothing = {name: torch.zeros_like(value) for name, value in params.items()}
-        ends = [-settings.distance, 0.0, settings.distance]
-        low, middle, high = loss_on_plane(function, params, (direction, nothing), ends)[:, 1]
-        rises.append((low + high) / 2 - middle)
+    with torch.no_grad():
+        here, rises = float(function(params)), []
+        for _ in range(settings.directions):
+            direction = filter_normalised_direction(params, generator)
+            ends = [function(add_scaled(params, direction, sign * settings.distance)) for sign in (-1, 1)]
+            rises.append(float(sum(ends)) / 2 - here)
     return float(np.mean(rises))
 
 
