@@ -12,8 +12,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory slow coverage \
-  bench bench-training clean
+.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory slow coverage bench bench-training clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
