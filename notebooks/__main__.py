@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 from nbconvert.filters import markdown2latex
-from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from rich.console import Console
 
 from notebooks.appendix import CAPTION
@@ -61,12 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not paths:
         print(f"error: no notebook begins with {' or '.join(options.only)}", file=sys.stderr)
         return 2
-    if options.results is not None:
-        os.environ["RESULTS"] = str(options.results.resolve())
     options.output.mkdir(parents=True, exist_ok=True)
     executed = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, future in [(path, pool.submit(execute, path)) for path in paths]:
+        for path, future in [(path, pool.submit(execute, path, options.results)) for path in paths]:
             try:
                 executed.append(future.result())
             except CellExecutionError as error:
@@ -93,15 +92,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return make_pdf(engine, options.output, console)
 
 
-def execute(path: Path) -> Any:
+def execute(path: Path, results: Path | None = None) -> Any:
     """A notebook with its outputs.
+
+    Args:
+        path: The notebook.
+        results: Directory of fresh records; None: the tracked ones.
 
     Raises:
         CellExecutionError: A cell failed, for instance because a record is missing.
     """
     notebook = nbformat.read(path, as_version=4)
-    executor = ExecutePreprocessor(timeout=SECONDS, kernel_name="python3")
-    executor.preprocess(notebook, {"metadata": {"path": str(HERE)}})
+    client = NotebookClient(
+        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
+    )
+    client.execute(env={**os.environ, "RESULTS": "" if results is None else str(results.resolve())})
     return notebook
 
 
