@@ -15,6 +15,7 @@ from typing import Any
 from sharp_maml import ADAPTATION, Config
 
 HERE = Path(__file__).parent
+TRACKED = HERE / "records"
 
 
 @dataclass(frozen=True)

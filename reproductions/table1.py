@@ -23,7 +23,7 @@ from rich.console import Console
 
 from reproductions import format as forms
 from reproductions.cells import missing, run_here, run_on_cluster
-from reproductions.specification import HERE, Cell, Row, Table, Tier, load
+from reproductions.specification import HERE, TRACKED, Cell, Row, Table, Tier, load
 from sharp_maml import (
     Config,
     Estimate,
@@ -41,7 +41,6 @@ from sharp_maml import (
 from sharp_maml.train import time_iteration
 from synthetic import write_images
 
-TRACKED = HERE / "records"
 README = HERE.parent / "README.md"
 
 SOURCE_RESOLUTION = 1.0

@@ -25,7 +25,9 @@ from torch import Tensor
 
 from sharp_maml.base import Params
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: `config_digest` is made of the settings that differ from their defaults; 1 hashed all settings."""
+
 _HEADER_KEY = "sharp_maml"
 
 
@@ -111,6 +113,11 @@ def load_checkpoint(path: str | Path, *, config_digest: str | None = None) -> Ch
         )
     if metadata.get("tensors_digest") != _digest(tensors):
         raise _unreadable(path, "tensors that differ from the ones written (their digest is another one)")
+    if config_digest is not None and schema < SCHEMA:
+        raise CheckpointError(
+            f"{path}: expected schema {SCHEMA} to go on from, found schema {schema}, whose digest of the settings was "
+            "another one: finish the run with the version that began it, or use another directory"
+        )
     if config_digest is not None and found_digest != config_digest:
         raise CheckpointError(
             f"{path}: expected a checkpoint of the config {config_digest[:12]}, found one of {found_digest[:12]}: the "

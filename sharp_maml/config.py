@@ -63,7 +63,11 @@ ADAPTATION = (
 Precision = Literal["full", "tf32", "bfloat16"]
 """How the network computes: in `dtype`; on a GPU with TF32 products; or in bfloat16, with parameters in float32."""
 
-_OUTSIDE_DIGEST = ("data", "threads", "episode_threads", "compile")
+EXECUTION = ("data", "device", "threads", "episode_threads", "compile")
+"""Settings that say where the data lie and how the work is executed, not what is computed: no digest sees them."""
+
+DIGEST_SCHEMA = 2
+"""Version of the meaning of a digest: raised when a default changes, or a setting comes to mean something else."""
 
 
 @dataclass(frozen=True)
@@ -181,16 +185,21 @@ class Config:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of every setting but `data` and the numbers of threads.
+        """SHA-256 of the canonical JSON of `DIGEST_SCHEMA` and of the settings that differ from their defaults.
 
-        What is run is decided by these settings and by the content of the data, whose digest is recorded separately.
-        Everything else counts, also what only decides which weights are kept (`validate_every`): two runs of one
-        digest are the same experiment, up to rounding (which threads change; the provenance names them).
+        A setting that is added later, with a default under which everything is computed as before, leaves all digests
+        as they are. The settings of `EXECUTION` do not count; what is run is decided by the others and by the content
+        of the data, whose digest is recorded separately. So two runs of one digest are the same experiment, up to
+        rounding (which devices and threads change; the provenance names them). What only decides which weights are
+        kept (`validate_every`) does count.
         """
-        settings = {name: value for name, value in self.to_dict().items() if name not in _OUTSIDE_DIGEST}
-        if self.precision == "full":  # added after digests had been recorded
-            del settings["precision"]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        settings = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name not in EXECUTION and getattr(self, field.name) != field.default
+        }
+        canonical = json.dumps({"schema": DIGEST_SCHEMA, "settings": settings}, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
         """All settings by name, ready for JSON; `from_mapping` is the inverse."""

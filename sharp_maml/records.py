@@ -2,7 +2,8 @@
 
 A record says what was run (config, data, protocol), by what (commit, versions, device) and what came out (accuracies of
 every test episode, estimates, learning curve). Records are reviewed like code: the same record is always the same text.
-Read next: `estimates.py`, whose intervals are made from the accuracies; `reproductions/table1.py`, which reads records.
+Records of an earlier schema are brought into today's form as they are read.
+Read next: `estimates.py`, whose intervals are made from the accuracies; `evaluate.py`, which makes records.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ import numpy as np
 import torch
 
 from sharp_maml.checkpoint import write_atomically
+from sharp_maml.config import Config
 from sharp_maml.estimates import Estimate
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: the digest of a configuration is that of the settings which differ from their defaults; 1 hashed all settings."""
+
 PROTOCOL_KEYS = (
     "ways",
     "shots",
@@ -119,7 +123,7 @@ class Record:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`; of schema 1 the digest of the configuration is made anew from its settings.
 
         Raises:
             RecordError: The schema is newer, a field is missing, unknown or of the wrong type.
@@ -140,9 +144,11 @@ class Record:
         try:
             accuracies = {mode: decode_accuracies(text) for mode, text in values["accuracies"].items()}
             metrics = {name: Estimate.from_dict(estimate) for name, estimate in values["metrics"].items()}
+            digest = values["config_digest"] if values["schema"] > 1 else Config.from_mapping(values["config"]).digest
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"accuracies or metrics are not as they are written ({error!r})") from error
-        return cls(**{**values, "accuracies": accuracies, "metrics": metrics})
+            raise RecordError(f"accuracies, metrics or config are not as they are written ({error!r})") from error
+        of_today = {"schema": SCHEMA, "config_digest": digest, "accuracies": accuracies, "metrics": metrics}
+        return cls(**{**values, **of_today})
 
     def _denominator(self) -> int:
         ways, queries = self.protocol["ways"], self.protocol["queries"]
@@ -241,8 +247,8 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
         device: The device of the run, as torch writes it.
 
     Returns:
-        `commit` (None outside a git checkout) and `dirty` (whether the tree differs from it; a change under
-        `reproductions/records/` does not count, since writing a record must not spoil the next one), versions of
+        `commit` (None outside a git checkout) and `dirty` (whether the tree differs from it; a file that
+        `.gitattributes` calls `measured` does not count, since writing a record must not spoil the next one), versions of
         `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device` and `threads`.
     """
     commit, dirty = _commit()
@@ -297,7 +303,7 @@ def _commit(file: Path = Path(__file__)) -> tuple[str | None, bool | None]:
     # An installed package may lie inside a checkout of something else: only tracked code belongs to a commit.
     if git("ls-files", "--error-unmatch", file.name) is None:
         return None, None
-    status = git("status", "--porcelain", "--", ":(top)", ":(top,exclude)reproductions/records")
+    status = git("status", "--porcelain", "--", ":(top)", ":(top,exclude,attr:measured)")
     return git("rev-parse", "HEAD"), None if status is None else status != ""
 
 

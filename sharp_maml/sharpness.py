@@ -2,8 +2,7 @@
 
 Everything is measured of a function of the parameters, f: params -> a 0-dimensional tensor, which may be an inner loss
 or the meta-loss of `meta.py`. The Hessian is never formed; its products are those of the core. With conv4 a Hessian of
-the meta-loss is a third derivative and needs `batch_norm_form="elementary"`. Read next: `reproductions/landscape.py`,
-which compares trained networks.
+the meta-loss is a third derivative and needs `batch_norm_form="elementary"`. Read next: `meta.py`.
 """
 
 from __future__ import annotations

@@ -43,6 +43,16 @@ def test_the_wheel_holds_nothing_but_the_core_and_what_describes_it(wheel):
     assert tops == {"sharp_maml", f"sharp_maml-{PROJECT['version']}.dist-info"}
 
 
+def test_the_wheel_names_no_folder_of_the_repository_that_it_does_not_hold(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        sources = {name: archive.read(name).decode() for name in archive.namelist() if name.startswith("sharp_maml/")}
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    folders -= {"sharp_maml", "results"}  # where runs go by default
+    assert {"docs", "reproductions", "theory"} <= folders
+    named = {name: re.findall(rf"\b({'|'.join(folders)})[/.]\w+", text) for name, text in sources.items()}
+    assert {name: found for name, found in named.items() if found} == {}
+
+
 def test_the_wheel_has_the_licence_the_commands_and_the_dependencies(wheel):
     with zipfile.ZipFile(wheel) as archive:
         info = f"sharp_maml-{PROJECT['version']}.dist-info/"

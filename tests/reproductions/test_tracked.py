@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from reproductions.specification import load
+from reproductions.specification import TRACKED, load
 from reproductions.table1 import README, accuracies, check, check_settings, tracked_records
+from sharp_maml import Config, read_records
 
 TABLES, TIERS = load()
 
@@ -17,6 +20,17 @@ def test_tracked_records_belong_in_one_table_and_are_of_todays_settings(table, t
     check(records, TABLES[table].rows)
     check_settings(records, TABLES[table], TIERS[tier])
     assert all(record.provenance["commit"] and record.provenance["dirty"] is False for record in records)
+
+
+def test_a_setting_that_is_added_with_a_default_leaves_every_tracked_record_valid():
+    @dataclass(frozen=True)
+    class Later(Config):
+        added: bool = False
+
+    records = read_records([TRACKED / tier for tier in TIERS if (TRACKED / tier).exists()])
+    assert len(records) > 40
+    for record in records:
+        assert Later(**record.config).digest == record.config_digest, record.name
 
 
 @pytest.mark.parametrize("variant", ["low", "up"])

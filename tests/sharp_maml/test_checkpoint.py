@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
@@ -74,7 +75,7 @@ def test_a_checkpoint_survives_the_disk(
         assert read.tensors[name].dtype == tensor.dtype
         assert torch.equal(read.tensors[name], tensor)
     assert {name: read.metadata[name] for name in metadata} == metadata
-    assert read.metadata["schema"] == 1
+    assert read.metadata["schema"] == 2
 
 
 def test_tensors_that_share_memory_or_need_gradients_or_are_transposed_are_stored_by_value(tmp_path: Path) -> None:
@@ -206,9 +207,19 @@ def test_a_pickle_is_never_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "last.safetensors"
-    save_file({}, path, {"sharp_maml": json.dumps({**METADATA, "schema": 2})})
-    with pytest.raises(CheckpointError, match=r"expected schema 1 or older, found schema 2: .* upgrade"):
+    save_file({}, path, {"sharp_maml": json.dumps({**METADATA, "schema": 3})})
+    with pytest.raises(CheckpointError, match=r"expected schema 2 or older, found schema 3: .* upgrade"):
         load_checkpoint(path)
+
+
+def test_a_checkpoint_of_schema_1_can_be_read_but_not_gone_on_with(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["sharp_maml"])
+    save_file(tensors(), path, {"sharp_maml": json.dumps({**header, "schema": 1})})
+    assert load_checkpoint(path).metadata["schema"] == 1
+    with pytest.raises(CheckpointError, match="expected schema 2 to go on from, found schema 1.*finish the run with"):
+        load_checkpoint(path, config_digest="a" * 64)
 
 
 def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path) -> None:

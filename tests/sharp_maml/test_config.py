@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharp_maml.config import Config
+from sharp_maml.config import DIGEST_SCHEMA, EXECUTION, Config
 
 
 def write(folder: Path, text: str) -> Path:
@@ -17,6 +17,40 @@ def write(folder: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8")
     return path
 
+
+DEFAULTS_OF_SCHEMA_2: dict[str, Any] = {
+    "method": "sharp-maml",
+    "data": "",
+    "image_size": 84,
+    "ways": 5,
+    "shots": 1,
+    "queries": 15,
+    "filters": 64,
+    "alpha_low": 0.0,
+    "alpha_up": 0.0,
+    "beta_low": 0.1,
+    "steps": 5,
+    "test_steps": 5,
+    "perturb_at_test": False,
+    "perturbation": "reused",
+    "inner_params": "all",
+    "first_order": False,
+    "batch_norm": "transductive",
+    "optimizer": "adam",
+    "beta_up": 0.001,
+    "meta_batch": 4,
+    "iterations": 60000,
+    "validate_every": 1000,
+    "validation_episodes": 200,
+    "checkpoint_every": 500,
+    "seed": 0,
+    "threads": 0,
+    "episode_threads": 1,
+    "compile": False,
+    "dtype": "float32",
+    "precision": "full",
+    "device": "cpu",
+}
 
 configs = st.builds(
     Config,
@@ -68,13 +102,46 @@ def test_the_variant_of_matching_networks_is_their_name() -> None:
     assert Config(method="matching-fce").variant == "matching-fce"
 
 
-def test_the_digest_does_not_see_the_place_of_the_data_or_the_threads() -> None:
-    assert Config(data="elsewhere", threads=3, episode_threads=2).digest == Config().digest
+def test_the_digest_does_not_see_the_place_of_the_data_nor_how_the_work_is_executed() -> None:
+    elsewhere = Config(data="elsewhere", device="cuda:1", threads=3, episode_threads=2, compile=True)
+    assert elsewhere.digest == Config().digest
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"alpha_up": 1e-9}, {"dtype": "float64"}, {"device": "cuda"}])
-def test_the_digest_sees_every_other_setting(change: dict[str, Any]) -> None:
-    assert Config(**change).digest != Config().digest
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Config) if field.name not in EXECUTION])
+def test_the_digest_sees_every_other_setting(name: str) -> None:
+    other: dict[str, Any] = {
+        "method": "matching",
+        "alpha_low": 1e-9,
+        "alpha_up": 1e-9,
+        "perturb_at_test": True,
+        "perturbation": "recomputed",
+        "inner_params": "head",
+        "first_order": True,
+        "batch_norm": "support",
+        "optimizer": "sgd",
+        "dtype": "float64",
+        "precision": "bfloat16",
+    }
+    value = other[name] if name in other else getattr(Config(), name) + 1
+    assert Config(**{name: value}).digest != Config().digest
+
+
+def test_a_setting_with_a_default_can_be_added_and_no_digest_changes() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Later(Config):
+        added: bool = False
+
+    config = Config(alpha_low=0.1, seed=2, iterations=7)
+    later = Later(alpha_low=0.1, seed=2, iterations=7)
+    assert "added" in later.to_dict()
+    assert later.digest == config.digest
+    assert Later(added=True).digest != Later().digest
+
+
+def test_defaults_are_those_that_the_schema_of_digests_was_made_with() -> None:
+    """A record names only what differs from the defaults: another default is another DIGEST_SCHEMA."""
+    assert DIGEST_SCHEMA == 2
+    assert Config.from_mapping(DEFAULTS_OF_SCHEMA_2) == Config()
 
 
 def test_the_digest_does_not_depend_on_how_a_number_is_written() -> None:

@@ -137,11 +137,6 @@ def test_a_precision_that_contradicts_the_rest_is_refused(settings, message):
         Config(**settings)
 
 
-def test_precision_is_part_of_the_digest_and_older_digests_stay():
-    assert Config(precision="bfloat16").digest != Config().digest
-    assert Config(compile=True).digest == Config().digest
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("method", ["sharp-maml", "matching-fce"])
 def test_a_meta_gradient_on_the_gpu_equals_the_one_on_the_cpu(gpu, method):

@@ -156,7 +156,7 @@ def test_a_count_that_cannot_be_is_refused(text: str) -> None:
 def test_the_text_of_a_record_has_the_schema_first_and_small_things_on_one_line(tmp_path: Path) -> None:
     write_record(tmp_path / "record.json", record())
     lines = (tmp_path / "record.json").read_text().splitlines()
-    assert lines[:3] == ["{", ' "schema": 1,', ' "name": "maml",']
+    assert lines[:3] == ["{", ' "schema": 2,', ' "name": "maml",']
     assert ' "accuracies": {"support": "75: 75 30 15", "transductive": "75: 15 30 75"},' in lines
     assert all(len(line) <= 120 for line in lines)
 
@@ -269,8 +269,17 @@ def test_json_that_is_no_record_is_named(tmp_path: Path, content: str) -> None:
 
 
 def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"record\.json: expected schema 1 or older, found 2: .*upgrade"):
-        read_records(changed(tmp_path, {"schema": 2}))
+    with pytest.raises(RecordError, match=r"record\.json: expected schema 2 or older, found 3: .*upgrade"):
+        read_records(changed(tmp_path, {"schema": 3}))
+
+
+def test_a_record_of_schema_1_is_read_with_the_digest_of_today(tmp_path: Path) -> None:
+    assert read_records(changed(tmp_path, {"schema": 1, "config_digest": "0" * 64})) == [record()]
+
+
+def test_a_record_of_schema_1_with_unknown_settings_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"record\.json: .*config are not as they are written.*unknown setting"):
+        read_records(changed(tmp_path, {"schema": 1, "config": {"setps": 1}}))
 
 
 def test_a_missing_and_an_unknown_field_are_named(tmp_path: Path) -> None:
@@ -281,10 +290,10 @@ def test_a_missing_and_an_unknown_field_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"accuracies": []}, "accuracies or metrics are not as they are written"),
+        ({"accuracies": []}, "accuracies, metrics or config are not as they are written"),
         ({"accuracies": {"support": "75: 76"}}, "a count must be between 0 and the denominator 75"),
-        ({"metrics": {"accuracy": 0.5}}, "accuracies or metrics are not as they are written"),
-        ({"metrics": {"accuracy": {"mean": 0.5}}}, "accuracies or metrics are not as they are written"),
+        ({"metrics": {"accuracy": 0.5}}, "accuracies, metrics or config are not as they are written"),
+        ({"metrics": {"accuracy": {"mean": 0.5}}}, "accuracies, metrics or config are not as they are written"),
         ({"name": 3}, "name must be of type str, got 3"),
     ],
 )
@@ -301,12 +310,14 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git checkout with one file of code and one record."""
+    """A git checkout with one file of code, one record and one result; the repository's own rules say which is which."""
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("sharp_maml/code.py", "reproductions/records/maml.json"):
+    for name in ("sharp_maml/code.py", "reproductions/records/maml.json", "docs/theory/alarms.json"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("one\n")
+    rules = Path(__file__).parents[2] / ".gitattributes"
+    (tmp_path / rules.name).write_text(rules.read_text(encoding="utf-8"), encoding="utf-8")
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "-m", "one")
@@ -325,11 +336,19 @@ def test_a_clean_checkout_is_its_commit(checkout: Path) -> None:
         ("README.md", True),
         ("reproductions/records/maml.json", False),
         ("reproductions/records/low.json", False),
+        ("reproductions/code.py", True),
+        ("docs/theory/alarms.json", False),
+        ("docs/page.md", True),
     ],
 )
-def test_only_a_change_outside_the_records_makes_a_commit_dirty(checkout: Path, changed_file: str, dirty: bool) -> None:
+def test_only_a_change_outside_the_results_makes_a_commit_dirty(checkout: Path, changed_file: str, dirty: bool) -> None:
     (checkout / changed_file).write_text("two\n")
     assert records._commit(checkout / "sharp_maml" / "code.py")[1] is dirty
+
+
+def test_a_result_that_is_taken_away_to_be_made_anew_leaves_the_commit_clean(checkout: Path) -> None:
+    (checkout / "docs/theory/alarms.json").unlink()
+    assert records._commit(checkout / "sharp_maml" / "code.py")[1] is False
 
 
 def test_a_git_that_runs_a_hook_elsewhere_does_not_mislead(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
