@@ -6,7 +6,7 @@ Read next: `tree.py` (arithmetic on parameters), `ascent.py` (the perturbation),
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -39,6 +39,10 @@ QueryLoss = Callable[[Params, Episode], Tensor]
 """Loss of adapted parameters on an episode's query set; it may also look at the support inputs."""
 
 
+BatchNorm = Literal["transductive", "support"]
+"""Whose statistics normalise the query set: its own (as in the released code), or those of the support set."""
+
+
 class MetaGradient(NamedTuple):
     """What one evaluation of the meta-gradient gives.
 
@@ -56,11 +60,18 @@ class Method(NamedTuple):
     """All that training and evaluation need of a method.
 
     gradient: (params, episodes) -> MetaGradient.
-    predict: (params, episode) -> query logits, `n_query x ways`.
+    adapt: (params, support) -> parameters adapted as at test, detached; `params` themselves where nothing is adapted.
+    logits: (adapted, episode, batch norm mode) -> query logits, `n_query x ways`, detached. The adaptation is the same
+        in both modes; None is the mode of the training.
     """
 
     gradient: Callable[[Params, Sequence[Episode]], MetaGradient]
-    predict: Callable[[Params, Episode], Tensor]
+    adapt: Callable[[Params, Batch], Params]
+    logits: Callable[[Params, Episode, BatchNorm | None], Tensor]
+
+    def predict(self, params: Params, episode: Episode) -> Tensor:
+        """Query logits after adaptation to the support set, `n_query x ways`, in the mode of the training."""
+        return self.logits(self.adapt(params, episode.support), episode, None)
 
 
 class DataError(ValueError):

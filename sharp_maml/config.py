@@ -19,7 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from sharp_maml.meta import BatchNorm, Perturbation
+from sharp_maml.base import BatchNorm
+from sharp_maml.meta import Perturbation
 
 MethodName = Literal["sharp-maml", "matching", "matching-fce"]
 """Sharp-MAML (MAML is its case of zero radii), or Matching Networks without and with full context embeddings."""

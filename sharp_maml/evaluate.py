@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from sharp_maml.allocator import keep_freed_memory
-from sharp_maml.base import Batch, Episode, Method, Params
+from sharp_maml.base import Batch, BatchNorm, Episode, Method, Params
 from sharp_maml.checkpoint import Checkpoint, CheckpointError, load_checkpoint, trained_params
 from sharp_maml.config import Config
 from sharp_maml.data import Dataset, Protocol, episode, episode_digest, open_dataset
 from sharp_maml.estimates import interval_over_episodes
-from sharp_maml.meta import BatchNorm
 from sharp_maml.methods import build
 from sharp_maml.records import Record, joined, provenance, write_record
 
@@ -51,9 +50,12 @@ def correct_counts(
     config: Config,
     *,
     episodes: int,
+    modes: Sequence[BatchNorm],
     on_episode: Callable[[int], object] = lambda index: None,
-) -> NDArray[np.int64]:
+) -> dict[BatchNorm, NDArray[np.int64]]:
     """Number of query images classified right, for each of the first `episodes` episodes of a split.
+
+    The parameters are adapted to an episode once, and predict in every mode.
 
     Args:
         method: Its prediction is the class with the largest logit.
@@ -62,10 +64,11 @@ def correct_counts(
         split: `validation` or `test`; `train` shows how well the training classes are known.
         config: Gives ways, shots, queries, dtype and device.
         episodes: How many, >= 1.
+        modes: Batch norm modes to predict in.
         on_episode: Called with each index before the episode, for a progress bar.
 
     Returns:
-        `episodes` counts between 0 and ways * queries.
+        For each mode `episodes` counts between 0 and ways * queries.
 
     Raises:
         ValueError: There are no episodes, or the split is too small for them.
@@ -73,12 +76,15 @@ def correct_counts(
     if episodes < 1:
         raise ValueError(f"episodes must be >= 1, got {episodes}")
     protocol = Protocol(config.ways, config.shots, config.queries)
-    counts = np.zeros(episodes, dtype=np.int64)
+    counts = {mode: np.zeros(episodes, dtype=np.int64) for mode in modes}
     for index in range(episodes):
         on_episode(index)
         drawn = episode(dataset, split, protocol, seed=EVALUATION_SEED, index=index, dtype=getattr(torch, config.dtype))
         drawn = to_device(drawn, config.device)
-        counts[index] = int((method.predict(params, drawn).argmax(-1) == drawn.query.targets).sum())
+        adapted = method.adapt(params, drawn.support)
+        for mode in modes:
+            found = method.logits(adapted, drawn, mode).argmax(-1)
+            counts[mode][index] = int((found == drawn.query.targets).sum())
     return counts
 
 
@@ -108,9 +114,9 @@ def evaluate(
         name: The record's name, a row of a table.
         split: `test`, `validation` or `train`.
         episodes: Number of episodes.
-        modes: Batch norm modes, see `sharp_maml_method`.
+        modes: Batch norm modes to predict in, see `BatchNorm`.
         device: Where to compute; empty means where it was trained.
-        on_episode: Called before each episode, `episodes * len(modes)` times in all.
+        on_episode: Called with each index before the episode.
 
     Returns:
         The record; its accuracies by mode are those of the modes asked for.
@@ -127,12 +133,11 @@ def evaluate(
             f"{dataset.name} has {dataset.size} pixels and {dataset.channels} channels: choose another size or data set"
         )
     here = replace(config, device=device or config.device)
-    methods = {mode: build(here, channels=dataset.channels, batch_norm=mode).method for mode in modes}
-    params = trained_params(checkpoint, build(here, channels=dataset.channels).init(config.seed))
-    counts = {
-        mode: correct_counts(method, params, dataset, split, here, episodes=episodes, on_episode=on_episode)
-        for mode, method in methods.items()
-    }
+    experiment = build(here, channels=dataset.channels)
+    params = trained_params(checkpoint, experiment.init(config.seed))
+    counts = correct_counts(
+        experiment.method, params, dataset, split, here, episodes=episodes, modes=modes, on_episode=on_episode
+    )
     possible = config.ways * config.queries
     protocol = Protocol(config.ways, config.shots, config.queries)
     return Record(
@@ -218,7 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dataset = open_dataset(options.data, size=_entry(checkpoint, "config")["image_size"])
         modes: tuple[BatchNorm, ...] = get_args(BatchNorm) if options.batch_norm == "both" else (options.batch_norm,)
         with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
-            task = bar.add_task("episodes", total=episodes * len(modes))
+            task = bar.add_task("episodes", total=episodes)
             record = evaluate(
                 checkpoint,
                 dataset,

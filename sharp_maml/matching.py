@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, nll_loss, normalize, one_hot
 
-from sharp_maml.base import Batch, Episode, MetaGradient, Method, Params
-from sharp_maml.meta import BatchNorm, Logits, MapEpisodes, meta_gradient
+from sharp_maml.base import Batch, BatchNorm, Episode, MetaGradient, Method, Params
+from sharp_maml.meta import Logits, MapEpisodes, meta_gradient
 
 READS = 5
 """Read steps K over the support set. The paper leaves K open."""
@@ -83,7 +83,7 @@ def matching_method(
         map_episodes: See `meta_gradient`.
 
     Returns:
-        The method's gradient, and its prediction: log-probabilities, `n_query x ways`.
+        The method; its logits are log-probabilities, `n_query x ways`, and it adapts nothing.
 
     Raises:
         ValueError: A setting is out of range.
@@ -97,10 +97,10 @@ def matching_method(
     if reads < 1:
         raise ValueError(f"reads must be >= 1, got {reads}")
 
-    def log_probabilities(params: Params, episode: Episode) -> Tensor:
+    def log_probabilities(params: Params, episode: Episode, mode: BatchNorm | None = None) -> Tensor:
         support, query = episode.support.inputs, episode.query.inputs
         g = embed(params, support, None)
-        f = embed(params, query, support if batch_norm == "support" else None)
+        f = embed(params, query, support if (mode or batch_norm) == "support" else None)
         if fce:
             g = embed_support(params, g)
             f = embed_query(params, f, g, reads=reads)
@@ -126,11 +126,7 @@ def matching_method(
             map_episodes=map_episodes,
         )
 
-    @torch.no_grad()
-    def predict(params: Params, episode: Episode) -> Tensor:
-        return log_probabilities(params, episode)
-
-    return Method(gradient, predict)
+    return Method(gradient, lambda params, support: params, torch.no_grad()(log_probabilities))
 
 
 def embed_support(params: Params, embedded: Tensor) -> Tensor:

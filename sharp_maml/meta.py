@@ -17,14 +17,11 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from sharp_maml.ascent import ascent, direction
-from sharp_maml.base import Batch, Episode, LossFn, MetaGradient, Method, Params, QueryLoss
+from sharp_maml.base import Batch, BatchNorm, Episode, LossFn, MetaGradient, Method, Params, QueryLoss
 from sharp_maml.tree import add_scaled, dot, mean
 
 Perturbation = Literal["reused", "recomputed", "differentiated"]
 """What eps_m is at the upper ascent point theta + eps: see `meta_gradient`."""
-
-BatchNorm = Literal["transductive", "support"]
-"""Whose statistics normalise the query set: its own (as in the released code), or those of the support set."""
 
 Logits = Callable[[Params, Tensor, Tensor | None], Tensor]
 """(params, inputs, context) -> logits; context: the inputs whose statistics batch norm uses, or None for `inputs`."""
@@ -339,7 +336,7 @@ def sharp_maml_method(
         compile_episode: See `meta_gradient`.
 
     Returns:
-        The method's gradient and prediction.
+        The method.
 
     Raises:
         ValueError: `batch_norm` is neither of the two. Other settings are checked when they are used.
@@ -350,8 +347,9 @@ def sharp_maml_method(
     def loss(params: Params, batch: Batch) -> Tensor:
         return cross_entropy(logits(params, batch.inputs, None), batch.targets)
 
-    def query_logits(params: Params, episode: Episode) -> Tensor:
-        return logits(params, episode.query.inputs, episode.support.inputs if batch_norm == "support" else None)
+    def query_logits(params: Params, episode: Episode, mode: BatchNorm | None = None) -> Tensor:
+        is_by_support = (mode or batch_norm) == "support"
+        return logits(params, episode.query.inputs, episode.support.inputs if is_by_support else None)
 
     def query_loss(params: Params, episode: Episode) -> Tensor:
         return cross_entropy(query_logits(params, episode), episode.query.targets)
@@ -375,19 +373,18 @@ def sharp_maml_method(
         )
 
     @torch.no_grad()
-    def predict(params: Params, episode: Episode) -> Tensor:
-        adapted = adapt(
+    def adapt_at_test(params: Params, support: Batch) -> Params:
+        return adapt(
             loss,
             params,
-            episode.support,
+            support,
             beta_low=beta_low,
             steps=steps if test_steps is None else test_steps,
             alpha_low=alpha_low if perturb_at_test else 0.0,
             inner_params=inner_params,
         )
-        return query_logits(adapted, episode)
 
-    return Method(gradient, predict)
+    return Method(gradient, adapt_at_test, torch.no_grad()(query_logits))
 
 
 def _gradient(

@@ -6,7 +6,6 @@ Training and evaluation both build their method here, so that a checkpoint is ju
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ from sharp_maml.compiled import compiled
 from sharp_maml.config import Config
 from sharp_maml.distributed import in_threads
 from sharp_maml.matching import matching_method, matching_params
-from sharp_maml.meta import BatchNorm, sharp_maml_method
+from sharp_maml.meta import sharp_maml_method
 from sharp_maml.models import conv4, in_bfloat16
 
 
@@ -24,7 +23,7 @@ class Experiment(NamedTuple):
     """A method, and how its parameters begin.
 
     init: seed -> initial parameters.
-    method: gradient and prediction.
+    method: gradient, adaptation and prediction.
     """
 
     init: Callable[[int], Params]
@@ -35,7 +34,6 @@ def build(
     config: Config,
     *,
     channels: int,
-    batch_norm: BatchNorm | None = None,
     mean_over_ranks: Callable[[Params], Params] = lambda params: params,
 ) -> Experiment:
     """Make the method that a configuration describes.
@@ -46,7 +44,6 @@ def build(
     Args:
         config: The configuration.
         channels: Colour channels of the images.
-        batch_norm: Batch norm mode to predict in, where it is not that of the training.
         mean_over_ranks: See `meta_gradient`.
 
     Returns:
@@ -59,8 +56,6 @@ def build(
         raise ValueError(f"device is {config.device!r}, but torch finds no CUDA device here: choose cpu")
     if config.device.startswith("cuda"):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
-    if batch_norm is not None:
-        config = replace(config, batch_norm=batch_norm)
     matching = config.method != "sharp-maml"
     model = conv4(
         ways=None if matching else config.ways,

@@ -248,8 +248,8 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
 
     Returns:
         `commit` (None outside a git checkout) and `dirty` (whether the tree differs from it; a file that
-        `.gitattributes` calls `measured` does not count, since writing a record must not spoil the next one), versions of
-        `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device` and `threads`.
+        `.gitattributes` calls `measured` does not count, since writing a record must not spoil the next one), versions
+        of `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device` and `threads`.
     """
     commit, dirty = _commit()
     try:

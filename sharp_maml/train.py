@@ -219,8 +219,9 @@ class _Run:
             "validation",
             self.config,
             episodes=self.config.validation_episodes,
+            modes=[self.config.batch_norm],
             on_episode=on_episode,
-        )
+        )[self.config.batch_norm]
         accuracy = interval_over_episodes(counts / (self.config.ways * self.config.queries))
         bounds = accuracy.to_dict()  # None where one episode gives no interval
         self.state.curve.append(

@@ -27,7 +27,6 @@ from sharp_maml import (
     Config,
     Episode,
     MetaGradient,
-    Method,
     Params,
     build,
     load_checkpoint,
@@ -78,7 +77,7 @@ def plain_build(config: Config, *, order: int, **options: Any) -> Experiment:
             steps=config.steps,
         )
 
-    return experiment._replace(method=Method(gradient, experiment.method.predict))
+    return experiment._replace(method=experiment.method._replace(gradient=gradient))
 
 
 def run_cell(side: str, config: Config, data: Path, directory: Path, episodes: int) -> None:
@@ -90,7 +89,9 @@ def run_cell(side: str, config: Config, data: Path, directory: Path, episodes: i
     experiment = build(config, channels=dataset.channels)
     last = load_checkpoint(directory / "last.safetensors", config_digest=config.digest)
     params = trained_params(last, experiment.init(config.seed))
-    counts = correct_counts(experiment.method, params, dataset, "validation", config, episodes=episodes)
+    counts = correct_counts(
+        experiment.method, params, dataset, "validation", config, episodes=episodes, modes=[config.batch_norm]
+    )[config.batch_norm]
     found = {
         "data": {"name": dataset.name, "digest": dataset.digest},
         "queries": config.ways * config.queries,

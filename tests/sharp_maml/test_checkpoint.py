@@ -218,7 +218,7 @@ def test_a_checkpoint_of_schema_1_can_be_read_but_not_gone_on_with(tmp_path: Pat
         header = json.loads(file.metadata()["sharp_maml"])
     save_file(tensors(), path, {"sharp_maml": json.dumps({**header, "schema": 1})})
     assert load_checkpoint(path).metadata["schema"] == 1
-    with pytest.raises(CheckpointError, match="expected schema 2 to go on from, found schema 1.*finish the run with"):
+    with pytest.raises(CheckpointError, match=r"expected schema 2 to go on from, found schema 1.*finish the run with"):
         load_checkpoint(path, config_digest="a" * 64)
 
 

@@ -19,6 +19,7 @@ from sharp_maml.train import train
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
 
 PROTOCOL = Protocol(3, 1, 4)
+MODE = "transductive"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,9 @@ def trained(tmp_path_factory):
 def counts(dataset, settings=None, split="test", episodes=6, seed=0):
     config = tiny_config(**(settings or {}))
     experiment = build(config, channels=3)
-    return correct_counts(experiment.method, experiment.init(seed), dataset, split, config, episodes=episodes)
+    params = experiment.init(seed)
+    of_mode = correct_counts(experiment.method, params, dataset, split, config, episodes=episodes, modes=[MODE])
+    return of_mode[MODE]
 
 
 def test_a_count_is_the_number_of_right_answers_of_plain_gradient_descent_on_the_support_set(trained):
@@ -127,11 +130,27 @@ def test_in_support_mode_an_answer_does_not_depend_on_the_other_queries(trained)
     few = drawn._replace(query=type(drawn.query)(drawn.query.inputs[:5], drawn.query.targets[:5]))
     changes = {}
     for mode in ("support", "transductive"):
-        experiment = build(tiny_config(), channels=3, batch_norm=mode)
+        experiment = build(tiny_config(batch_norm=mode), channels=3)
         params = experiment.init(0)
         whole, part = experiment.method.predict(params, drawn)[:5], experiment.method.predict(params, few)
         changes[mode] = float((whole - part).abs().max())
     assert changes["support"] < 1e-5 < changes["transductive"]
+
+
+def test_parameters_are_adapted_once_an_episode_whatever_the_number_of_modes(trained):
+    experiment, adaptations = build(tiny_config(), channels=3), []
+
+    def counting(params, support):
+        adaptations.append(1)
+        return experiment.method.adapt(params, support)
+
+    method = experiment.method._replace(adapt=counting)
+    params = experiment.init(0)
+    both = correct_counts(
+        method, params, trained[0], "test", tiny_config(), episodes=3, modes=["transductive", "support"]
+    )
+    assert len(adaptations) == 3
+    assert both["transductive"].tolist() != both["support"].tolist()
 
 
 def test_one_mode_asked_for_is_the_only_one_in_the_record_and_equals_that_of_both(trained):

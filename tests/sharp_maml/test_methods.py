@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sharp_maml import Config, Protocol, episode
+from sharp_maml.base import BatchNorm
 from sharp_maml.config import InnerParams
-from sharp_maml.meta import BatchNorm, Perturbation
+from sharp_maml.meta import Perturbation
 from sharp_maml.methods import build, inner_names
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
 
@@ -114,12 +115,15 @@ def test_the_mean_over_ranks_is_taken_of_the_gradient(episodes):
         torch.testing.assert_close(two[name], 2 * value)
 
 
-def test_predicting_in_another_mode_than_that_of_training_is_predicting_as_if_trained_in_it(episodes):
+@pytest.mark.parametrize("settings", [{}, {"method": "matching-fce"}], ids=str)
+def test_predicting_in_another_mode_than_that_of_training_is_predicting_as_if_trained_in_it(episodes, settings):
     drawn = episodes[torch.float32][0]
-    asked = build(tiny_config(), channels=3, batch_norm="support")
-    trained = build(tiny_config(batch_norm="support"), channels=3)
+    asked = build(config({**settings, "batch_norm": "transductive"}), channels=3)
+    trained = build(config({**settings, "batch_norm": "support"}), channels=3)
     params = asked.init(0)
-    assert torch.equal(asked.method.predict(params, drawn), trained.method.predict(params, drawn))
+    adapted = asked.method.adapt(params, drawn.support)
+    assert torch.equal(asked.method.logits(adapted, drawn, "support"), trained.method.predict(params, drawn))
+    assert not torch.equal(asked.method.logits(adapted, drawn, None), trained.method.predict(params, drawn))
 
 
 @pytest.mark.parametrize("method", ["sharp-maml", "matching", "matching-fce"])

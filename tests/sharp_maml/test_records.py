@@ -310,7 +310,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A git checkout with one file of code, one record and one result; the repository's own rules say which is which."""
+    """A git checkout with a file of code, a record and a result; the repository's own rules say which is which."""
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("sharp_maml/code.py", "reproductions/records/maml.json", "docs/theory/alarms.json"):
