@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -86,19 +87,62 @@ def test_the_wheel_installs_into_an_empty_place_and_runs_from_there(wheel, tmp_p
     }
 
 
-def locked() -> dict[str, Requirement]:
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    requirements = [Requirement(line) for line in lines]
-    assert len({canonicalize_name(each.name) for each in requirements}) == len(lines)
-    return {canonicalize_name(each.name): each for each in requirements}
+LOCKS = ("main", "dev")
+PYTHONS = ("3.11.0", "3.11.5", "3.12.0", "3.13.0", "3.14.0")
 
 
-def test_every_locked_version_is_exact():
-    for requirement in locked().values():
+@cache
+def locked(name: str) -> list[tuple[Requirement, list[str]]]:
+    """Each entry of a lock file and its hashes."""
+    text = (ROOT / f"requirements/{name}.lock").read_text(encoding="utf-8")
+    entries = re.split(r"(?m)^(?=[A-Za-z])", text)[1:]
+    return [
+        (Requirement(entry.split("\\")[0]), re.findall(r"--hash=sha256:([0-9a-f]{64})", entry)) for entry in entries
+    ]
+
+
+@cache
+def versions(name: str, python: str, machine: str = "x86_64", system: str = "linux") -> dict[str, str]:
+    """What a lock file installs on a Python of a system: one version of each package."""
+    short = ".".join(python.split(".")[:2])
+    platform = {"linux": "Linux", "darwin": "Darwin"}[system]
+    environment = {
+        "python_full_version": python, "python_version": short, "sys_platform": system, "platform_machine": machine,
+        "platform_system": platform, "platform_python_implementation": "CPython", "implementation_name": "cpython",
+    }  # fmt: skip
+    found: dict[str, str] = {}
+    for requirement, _ in locked(name):
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            assert requirement.name not in found, (requirement, python)
+            (found[requirement.name],) = (only.version for only in requirement.specifier)
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_version_is_exact_and_has_hashes(name):
+    for requirement, hashes in locked(name):
         (only,) = requirement.specifier
         assert only.operator == "=="
         assert "*" not in only.version
+        assert hashes
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_what_the_table_needs_is_part_of_what_development_needs_at_the_same_versions(python):
+    main, dev = (versions(name, python) for name in LOCKS)
+    assert main.items() <= dev.items()
+    assert len(main) < len(dev) / 2
+
+
+def test_a_python_that_a_newer_release_has_left_behind_gets_an_older_one():
+    """soupsieve 4 needs 3.11.5, and Debian 12 has 3.11.2."""
+    old, new = (versions("dev", python)["soupsieve"] for python in ("3.11.2", "3.11.5"))
+    assert int(old.split(".")[0]) < int(new.split(".")[0])
+
+
+def test_libraries_of_cuda_are_for_linux_alone():
+    assert [name for name in versions("main", "3.12.0", "arm64", "darwin") if name.startswith("nvidia-")] == []
+    assert [name for name in versions("main", "3.12.0") if name.startswith("nvidia-")] != []
 
 
 def wanted() -> list[Requirement]:
@@ -112,10 +156,10 @@ def wanted() -> list[Requirement]:
     return [requirement for requirement in map(Requirement, texts) if requirement.name != PROJECT["name"]]
 
 
+@pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize("requirement", wanted(), ids=str)
-def test_the_locked_version_is_one_that_the_project_allows(requirement):
-    (version,) = locked()[canonicalize_name(requirement.name)].specifier
-    assert requirement.specifier.contains(version.version)
+def test_the_locked_version_is_one_that_the_project_allows(requirement, python):
+    assert requirement.specifier.contains(versions("dev", python)[canonicalize_name(requirement.name)])
 
 
 def test_an_extra_made_of_other_extras_names_ones_that_exist():
