@@ -5,7 +5,7 @@ Read next: `folders.py` (`open_dataset`, from a path to a cache), `cache.py` (th
 """
 
 from sharp_maml.data.cache import ClassImages, Dataset, open_cache, write_cache
-from sharp_maml.data.episodes import EpisodeStream, Protocol, episode, episode_digest
+from sharp_maml.data.episodes import EpisodeStream, Protocol, check_protocol, episode, episode_digest
 from sharp_maml.data.folders import open_dataset
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Dataset",
     "EpisodeStream",
     "Protocol",
+    "check_protocol",
     "episode",
     "episode_digest",
     "open_cache",

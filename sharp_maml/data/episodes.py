@@ -89,6 +89,20 @@ def episode_digest(dataset: Dataset, split: str, protocol: Protocol, seed: int, 
     return hashlib.sha256(f"{_key(dataset, split, protocol, seed)}x{count}".encode()).hexdigest()[:16]
 
 
+def check_protocol(dataset: Dataset, protocol: Protocol) -> None:
+    """Refuse a data set of which any split is too small for the protocol: before training, not at the first validation.
+
+    Args:
+        dataset: where the images come from.
+        protocol: ways, shots, queries.
+
+    Raises:
+        ValueError: naming the first split that is too small, and what to do; or a number is out of range.
+    """
+    for split in dataset.splits:
+        _checked(dataset, split, protocol)
+
+
 class EpisodeStream:
     """The episodes of iterations `start` ... `stop - 1`, made ahead of their use by a background thread.
 
@@ -209,13 +223,14 @@ def _checked(dataset: Dataset, split: str, protocol: Protocol) -> ClassImages:
     source = dataset.splits[split]
     if protocol.ways > len(source.names):
         raise ValueError(
-            f"ways: at most {len(source.names)}, the classes of {dataset.name}/{split}; got {protocol.ways}"
+            f"ways: at most {len(source.names)}, the classes of {dataset.name}/{split}; got {protocol.ways}: use fewer "
+            f"ways, or add classes (a pool that is shared out needs {len(dataset.splits) * protocol.ways})"
         )
     fewest = min(source.counts)
     if protocol.shots + protocol.queries > fewest:
         raise ValueError(
             f"shots + queries: at most {fewest}, the images of class {source.names[source.counts.index(fewest)]} of "
-            f"{dataset.name}/{split}; got {protocol.shots} + {protocol.queries}"
+            f"{dataset.name}/{split}; got {protocol.shots} + {protocol.queries}: use fewer, or add images to the class"
         )
     return source
 

@@ -12,9 +12,10 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,10 @@ from sharp_maml.data.formats import FORMS, Classes, Form, Images, class_folders,
 
 SIZE = 84
 SHARES = (0.64, 0.16, 0.20)
+WAYS = 5
+TOO_SMALL = 4
+"""How many times an image may be enlarged without a word: what is smaller is no photograph, but a placeholder."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,21 +56,29 @@ def open_dataset(
     size: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     split_seed: int = 0,
+    ways: int = WAYS,
 ) -> Dataset:
     """Open the images at `path`; the first time they are decoded into a cache, which takes seconds to minutes.
 
     Recognised are: a data cache; Omniglot (full or small, zips or folders); miniImageNet as zips of class folders,
     class folders, CSV lists, pickles (two kinds) or HDF5; your own class folders, either in `train`, `validation` (or
-    `val`) and `test`, or side by side, when `split_seed` shares them out. Classes named like ImageNet's are taken for
-    miniImageNet, and refused if they are not. Images become square without regard to their shape: by averaging blocks
-    of pixels where `size` divides theirs, else by Pillow's antialiased bilinear filter. A cache is opened as it is, or
-    reduced to a `size` that divides its own.
+    `val`) and `test`, or side by side, when `split_seed` shares them out. Your classes may have WordNet ids, like those
+    of tieredImageNet; but if most of these ids are miniImageNet's, the data are taken for miniImageNet, and refused if
+    they are not, and so is a cache of that name. Images become square without regard to their shape: by averaging
+    blocks of pixels where `size` divides theirs, else by Pillow's antialiased bilinear filter; a warning names one of
+    those that are enlarged more than four times. A cache is opened as it is, or reduced to a `size` that divides its
+    own.
 
     Args:
         path: a directory.
         size: height and width in pixels; None: 28 for Omniglot, a cache's own, else 84.
         cache_dir: where caches lie; None: the environment variable SHARP_MAML_CACHE, else `~/.cache/sharp_maml`.
         split_seed: how a pool of classes is split, 64, 16 and 20 %.
+        ways: classes of an episode: each split of a pool gets as many, and 5, at least, if the pool has enough.
+
+    Returns:
+        The data set; its name is `miniimagenet`, `miniimagenet-by-numbers` (from files that do not name its classes),
+        `omniglot`, `omniglot-small`, that of a cache, or `folders` for classes of your own.
 
     Raises:
         ValueError: `size` is not positive, or does not divide the size of the cache at `path`.
@@ -75,32 +88,48 @@ def open_dataset(
         raise ValueError(f"size: must be at least 1, got {size}")
     directory = Path(path).expanduser()
     if is_cache(directory):
-        dataset = open_cache(directory)
+        dataset = _opened(directory)
         if size in (None, dataset.size):
             return dataset
         source = _reduced(directory, dataset, size)
     else:
-        source = _recognise(directory, split_seed)
+        source = _recognise(directory, split_seed, max(ways, WAYS))
     size = size or source.size
     root = Path(cache_dir or os.environ.get("SHARP_MAML_CACHE") or "~/.cache/sharp_maml").expanduser()
     entry = root / f"{source.kind}-{size}-{_fingerprint(directory, source.paths)}"
     if is_cache(entry):
-        return open_cache(entry)
+        return _opened(entry)
     with ExitStack() as stack:
         name, splits = source.read(stack)
         n = sum(len(images) for classes in splits.values() for images in classes.values())
         _log.info("%s: building %s, once: %d images, at most %.0f MB", directory, entry, n, n * size**2 * 3 / 1e6)
-        square = partial(_square, size=size)
+        small: list[str] = []
         resized = {
-            split: {label: images.map(square) for label, images in classes.items()} for split, classes in splits.items()
+            split: {
+                label: replace(images, load=partial(_square, images, size, f"{label} of {split}", small))
+                for label, images in classes.items()
+            }
+            for split, classes in splits.items()
         }
-        return write_cache(entry, name=name, splits=resized)
+        dataset = write_cache(entry, name=name, splits=resized)
+        if small:
+            _log.warning(
+                "%s: %d of %d images are enlarged more than %d times to %d pixels, e.g. %s; replace them if they are "
+                "not what they should be",
+                *(directory, len(small), n, TOO_SMALL, size, min(small)),
+            )
+        return dataset
 
 
 def split_pool(
-    classes: Classes, *, seed: int, shares: tuple[float, float, float] = SHARES, where: Path | str = "pool"
+    classes: Classes,
+    *,
+    seed: int,
+    shares: tuple[float, float, float] = SHARES,
+    least: int = WAYS,
+    where: Path | str = "pool",
 ) -> dict[str, Classes]:
-    """Share classes out to train, validation and test; each split gets one at least.
+    """Share classes out to train, validation and test; a pool too small for `least` in each is cut into thirds.
 
     Which split a class is in depends on the seed and the names only, not on the platform or the order of the files.
 
@@ -108,6 +137,7 @@ def split_pool(
         classes: all classes.
         seed: another seed, another split.
         shares: of the classes, for train, validation and test; they add up to 1.
+        least: classes that each split gets at least, if there are three times as many.
         where: what to call the pool in messages.
 
     Raises:
@@ -119,8 +149,9 @@ def split_pool(
     if len(classes) < len(SPLITS):
         raise DataError(f"{where}: expected at least 3 class folders to split, found {len(classes)}; add classes")
     order = sorted(classes, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
-    validation, test = (max(1, round(share * len(order))) for share in shares[1:])
-    validation = min(validation, len(order) - 1 - test)
+    least = min(least, len(order) // len(SPLITS))
+    test = min(max(least, round(shares[2] * len(order))), len(order) - 2 * least)
+    validation = min(max(least, round(shares[1] * len(order))), len(order) - least - test)
     train = len(order) - validation - test
     names = {
         "train": order[:train],
@@ -130,7 +161,20 @@ def split_pool(
     return {split: {name: classes[name] for name in sorted(members)} for split, members in names.items()}
 
 
-def _recognise(directory: Path, split_seed: int) -> Source:
+def _opened(directory: Path) -> Dataset:
+    """Open a cache; what is called miniImageNet must be it."""
+    dataset = open_cache(directory)
+    if dataset.name in (miniimagenet.NAME, miniimagenet.BY_NUMBERS):
+        counts = {split: dict(zip(held.names, held.counts, strict=True)) for split, held in dataset.splits.items()}
+        if (name := miniimagenet.verify(directory, counts)) != dataset.name:
+            raise DataError(
+                f"{directory}: expected a cache of {dataset.name}, found the classes of {name}; remove the folder and "
+                "build it again"
+            )
+    return dataset
+
+
+def _recognise(directory: Path, split_seed: int, least: int) -> Source:
     """Tell by the names of files and folders what lies in a directory."""
     if not directory.is_dir():
         found = "a file; name the directory that it lies in" if directory.exists() else "nothing; check the path"
@@ -156,7 +200,8 @@ def _recognise(directory: Path, split_seed: int) -> Source:
         )
     pool = tuple(sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if pool:
-        return Source(f"pool{split_seed}", SIZE, pool, partial(_read_pool, directory, split_seed))
+        kind = f"pool{split_seed}-least{least}"
+        return Source(kind, SIZE, pool, partial(_read_pool, directory, split_seed, least))
     names = sorted(p.name for p in directory.iterdir())
     raise DataError(
         f"{directory}: expected a data cache, miniImageNet, Omniglot or folders of images, found "
@@ -170,9 +215,8 @@ def _read_splits(
     splits = {split: form.read(paths[split], stack) for split in SPLITS}
     counts = {split: {label: len(images) for label, images in classes.items()} for split, classes in splits.items()}
     labels = [label for classes in counts.values() for label in classes]
-    if form.miniimagenet or any(map(miniimagenet.is_wordnet_id, labels)):
-        miniimagenet.verify(directory, counts)
-        return "miniimagenet", splits
+    if form.miniimagenet or miniimagenet.resembles(counts.values()):
+        return miniimagenet.verify(directory, counts), splits
     if shared := sorted(label for label in set(labels) if labels.count(label) > 1):
         raise DataError(
             f"{directory}: expected distinct classes in the splits, found {shared[0]} in more than one (of "
@@ -181,14 +225,14 @@ def _read_splits(
     return "folders", splits
 
 
-def _read_pool(directory: Path, seed: int, stack: ExitStack) -> tuple[str, Mapping[str, Classes]]:
+def _read_pool(directory: Path, seed: int, least: int, stack: ExitStack) -> tuple[str, Mapping[str, Classes]]:
     classes = class_folders(open_tree(directory, stack))
-    if any(map(miniimagenet.is_wordnet_id, classes)):
+    if miniimagenet.resembles([classes]):
         raise DataError(
             f"{directory}: expected the splits of miniImageNet in folders train, val and test, found {len(classes)} "
             f"class folders side by side. Move them into these folders. {miniimagenet.ADVICE}"
         )
-    return "folders", split_pool(classes, seed=seed, where=directory)
+    return "folders", split_pool(classes, seed=seed, least=least, where=directory)
 
 
 def _reduced(directory: Path, dataset: Dataset, size: int) -> Source:
@@ -213,8 +257,11 @@ def _row(images: NDArray[np.uint8], row: int) -> Image.Image:
     return Image.fromarray(images[row, ..., 0] if images.shape[-1] == 1 else images[row])
 
 
-def _square(image: Image.Image, *, size: int) -> Image.Image:
-    """Resize an image without regard to its shape."""
+def _square(images: Images, size: int, where: str, small: list[str], key: Any) -> Image.Image:
+    """Load an image and resize it without regard to its shape; one much smaller than `size` is noted in `small`."""
+    image = images.load(key)
+    if min(image.size) * TOO_SMALL < size:
+        small.append(f"{key} ({image.width} x {image.height} pixels) in class {where}")
     if image.width == image.height and image.width % size == 0:
         return image.reduce(image.width // size)
     return image.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's: it averages where it shrinks

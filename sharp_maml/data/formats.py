@@ -29,6 +29,9 @@ from PIL import Image
 
 from sharp_maml.base import DataError
 
+MEMBER_BYTES = 1 << 28
+"""The largest file in an archive that is taken for an image, 256 MiB: 80 million pixels uncompressed."""
+
 _THREADS = 2
 _AHEAD = 256  # images decoded at a time: bounds the memory
 
@@ -108,11 +111,11 @@ def open_tree(path: Path, stack: ExitStack) -> Tree:
     """The image files below a folder or inside a zip, which is read in place.
 
     Raises:
-        DataError: the zip is damaged, or has a member that would lie outside it.
+        DataError: the zip is damaged, or has a member that would lie outside it, or an image too large to be one.
     """
     if path.is_dir():
-        names = (file.relative_to(path).as_posix() for file in path.rglob("*"))
-        return Tree(path, _image_names(names), partial(_read_below, path))
+        below = (file.relative_to(path).as_posix() for file in path.rglob("*"))
+        return Tree(path, _image_names(below), partial(_read_below, path))
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
     except (OSError, zipfile.BadZipFile) as error:
@@ -125,7 +128,15 @@ def open_tree(path: Path, stack: ExitStack) -> Tree:
                 f"{path}: expected plain relative names, found the member {member.filename!r}, which is a link or "
                 "points outside the archive; do not trust this file, download it again from its source"
             )
-    return Tree(path, _image_names(archive.namelist()), partial(_read_member, path, archive))
+    names = _image_names(archive.namelist())
+    for member in map(archive.getinfo, names):
+        if member.file_size > MEMBER_BYTES or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"{path}: expected images of at most {MEMBER_BYTES >> 20} MiB, stored or deflated, found the member "
+                f"{member.filename!r} of {member.file_size >> 20} MiB in compression {member.compress_type}; if these "
+                "are your own images, make them smaller or pack them again"
+            )
+    return Tree(path, names, partial(_read_member, path, archive))
 
 
 def class_folders(tree: Tree) -> Classes:
@@ -204,8 +215,10 @@ def _read_below(folder: Path, name: str) -> bytes:
 
 
 def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
+    """The bytes of a member; no more are unpacked than it says that it has, which `open_tree` checked."""
     try:
-        return archive.read(name)
+        with archive.open(name) as file:
+            return file.read(archive.getinfo(name).file_size)
     except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise damaged(path, f"to read {name}", b"PK", str(error)) from error
 
@@ -255,7 +268,10 @@ def _read_hdf5(path: Path, stack: ExitStack) -> Classes:
 
 
 def _read_pickle(path: Path, stack: ExitStack) -> Classes:
-    """A dictionary with `image_data` and `class_dict`, or with `data` and `labels`; it is held in memory whole."""
+    """A dictionary with `image_data` and `class_dict`, or with `data` and `labels`; it is held in memory whole.
+
+    The second kind names its classes in `catname2label`; in a copy that lacks this they are `label000` and so on.
+    """
     del stack
     expected = "a pickled dictionary with image_data and class_dict, or data and labels"
     try:
@@ -265,8 +281,9 @@ def _read_pickle(path: Path, stack: ExitStack) -> Classes:
             data, rows = pack["image_data"], {str(label): list(rows) for label, rows in pack["class_dict"].items()}
         else:
             data, rows = pack["data"], {}
-            for row, label in enumerate(pack["labels"]):
-                rows.setdefault(f"label{int(label):03d}", []).append(row)
+            names = {int(label): str(name) for name, label in pack.get("catname2label", {}).items()}
+            for row, label in enumerate(map(int, pack["labels"])):
+                rows.setdefault(names.get(label, f"label{label:03d}"), []).append(row)
         if any(not 0 <= row < len(data) for row in chain(*rows.values())):
             raise ValueError("it lists images that it does not hold")
     except DataError as error:

@@ -1,13 +1,15 @@
 """miniImageNet in the split of Ravi and Larochelle: 64, 16 and 20 classes of 600 images, checked by content.
 
-Read next: `formats.py` (how it is read), `folders.py` (`open_dataset`, which calls `verify`).
+What comes in a file that only miniImageNet comes in, and what resembles it (`resembles`), must be it; any other classes
+are the user's own, also where they are named by WordNet ids, such as those of tieredImageNet. Read next: `formats.py`
+(how it is read), `folders.py` (`open_dataset`, which calls both).
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,9 +51,11 @@ LOOK_ALIKE = (
     "classification, not learning from few examples of new classes"
 )
 ADVICE = (
-    "Get miniImageNet in the split of Ravi and Larochelle (64, 16 and 20 classes of 600 images); data of your own must "
-    "not have classes named like ImageNet's"
+    "Get miniImageNet in the split of Ravi and Larochelle (64, 16 and 20 classes of 600 images); in data of your own, "
+    "at most half of the classes with WordNet ids may be miniImageNet's"
 )
+NAME = "miniimagenet"
+BY_NUMBERS = "miniimagenet-by-numbers"
 
 
 def is_wordnet_id(name: str) -> bool:
@@ -59,21 +63,39 @@ def is_wordnet_id(name: str) -> bool:
     return re.fullmatch(r"n\d{8}", name) is not None
 
 
-def verify(where: Path, counts: Mapping[str, Mapping[str, int]], specification: Specification = SPECIFICATION) -> None:
+def resembles(classes: Iterable[Iterable[str]]) -> bool:
+    """Whether splits are near enough to miniImageNet to be taken for it.
+
+    They are if most of their WordNet ids are miniImageNet's, whatever else is there, or if each split has the same 100
+    of them, like the look-alike. tieredImageNet has some of these classes too, among 608.
+
+    Args:
+        classes: the class names of each split, or of a pool.
+    """
+    found = [set(filter(is_wordnet_id, names)) for names in classes]
+    ids, known = set().union(*found), set().union(*SPECIFICATION.classes.values())
+    alike = len(found) > 1 and len(ids) == len(known) and all(names == ids for names in found)
+    return alike or 2 * len(ids & known) > len(ids)
+
+
+def verify(where: Path | str, counts: Mapping[str, Mapping[str, int]]) -> str:
     """Check that the splits are those of miniImageNet; where classes have no WordNet ids, check their numbers only.
 
     Args:
         where: what to call the data in messages.
         counts: split -> class name -> number of images.
-        specification: what is expected.
+
+    Returns:
+        What the data may be called: `miniimagenet`, or `miniimagenet-by-numbers` if a class has no WordNet id.
 
     Raises:
         DataError: naming the first thing that is wrong: a look-alike, shared, swapped, missing or foreign classes, or a
             class with too few or too many images.
     """
-    wrong = _first_fault(counts, specification)
+    wrong = _first_fault(counts, SPECIFICATION)
     if wrong:
         raise DataError(f"{where}: expected miniImageNet, but {wrong}. {ADVICE}")
+    return NAME if all(is_wordnet_id(name) for names in counts.values() for name in names) else BY_NUMBERS
 
 
 def _first_fault(counts: Mapping[str, Mapping[str, int]], specification: Specification) -> str | None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sharp_maml.base import Episode
-from sharp_maml.data import Dataset, EpisodeStream, Protocol, episode, episode_digest
+from sharp_maml.data import Dataset, EpisodeStream, Protocol, check_protocol, episode, episode_digest
 from sharp_maml.data.cache import ClassImages
 
 law = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -191,6 +191,20 @@ def test_an_exception_in_the_thread_is_raised_in_the_consumer(toy: Dataset, monk
     with pytest.raises(OSError, match="disk gone"):
         next(stream)
     assert list(stream) == []
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        (Protocol(4, 1, 1), r"at most 3, the classes of toy/validation; got 4: use fewer ways, or add .* needs 12\)"),
+        (Protocol(2, 1, 8), r"at most 8, the images of class a of toy/train; got 1 \+ 8: use fewer, or add images"),
+        (Protocol(2, 0, 8), "shots: must be at least 1, got 0"),
+    ],
+)
+def test_a_protocol_is_checked_against_all_splits_at_once(toy: Dataset, protocol: Protocol, message: str) -> None:
+    check_protocol(toy, Protocol(3, 1, 7))
+    with pytest.raises(ValueError, match=message):
+        check_protocol(toy, protocol)
 
 
 def test_closing_a_stream_stops_its_thread(toy: Dataset) -> None:

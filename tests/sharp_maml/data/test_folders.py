@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sharp_maml.base import DataError
-from sharp_maml.data import Dataset, open_dataset
-from sharp_maml.data.folders import split_pool
+from sharp_maml.data import Dataset, open_dataset, write_cache
+from sharp_maml.data.folders import SHARES, split_pool
 from sharp_maml.data.formats import Images
+from sharp_maml.data.miniimagenet import SPECIFICATION
 
 Write = Callable[[str, Any], Path]
 
@@ -39,7 +40,7 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Path:
-    for name in range(25):
+    for name in range(50):
         paint(tmp_path / "pool" / f"class{name}" / "1.bmp", value=name)
     return tmp_path / "pool"
 
@@ -78,8 +79,18 @@ def test_folders_named_like_imagenet_are_refused_unless_they_are_miniimagenet(ow
 
 def test_a_pool_is_split_64_16_20_by_class(pool: Path) -> None:
     split = names(open_dataset(pool, size=4))
-    assert [len(split[key]) for key in ("train", "validation", "test")] == [16, 4, 5]
-    assert sorted(sum(split.values(), ())) == sorted(f"class{i}" for i in range(25))
+    assert [len(split[key]) for key in ("train", "validation", "test")] == [32, 8, 10]
+    assert sorted(sum(split.values(), ())) == sorted(f"class{i}" for i in range(50))
+
+
+def test_a_pool_is_split_so_that_the_ways_asked_for_fit_into_each_split(pool: Path) -> None:
+    split = names(open_dataset(pool, size=4, ways=12))
+    assert [len(split[key]) for key in ("train", "validation", "test")] == [26, 12, 12]
+
+
+def test_fewer_ways_than_five_split_a_pool_as_five_do(pool: Path, cache_dir: Path) -> None:
+    assert open_dataset(pool, size=4, ways=2) == open_dataset(pool, size=4)
+    assert len([path for path in cache_dir.iterdir() if path.is_dir()]) == 1
 
 
 def test_another_seed_splits_the_pool_otherwise(pool: Path) -> None:
@@ -96,10 +107,114 @@ def test_a_split_pool_has_every_class_once_and_no_split_empty(labels: set[str], 
     assert split == split_pool(dict.fromkeys(sorted(labels), none), seed=seed)
 
 
+@given(
+    number=st.integers(3, 200),
+    least=st.integers(1, 70),
+    shares=st.sampled_from([SHARES, (0.1, 0.1, 0.8), (0.1, 0.8, 0.1), (0.8, 0.1, 0.1)]),
+)
+def test_each_split_of_a_pool_has_the_least_or_the_pool_is_in_thirds(
+    number: int, least: int, shares: tuple[float, float, float]
+) -> None:
+    split = split_pool({str(i): Images((), Image.open) for i in range(number)}, seed=0, shares=shares, least=least)
+    assert min(map(len, split.values())) >= min(least, number // 3)
+
+
+@pytest.mark.parametrize(
+    ("number", "sizes"),
+    [(3, (1, 1, 1)), (8, (4, 2, 2)), (15, (5, 5, 5)), (16, (6, 5, 5)), (25, (15, 5, 5)), (40, (26, 6, 8))],
+)
+def test_a_small_pool_gives_five_classes_to_each_split_before_it_goes_by_shares(
+    number: int, sizes: tuple[int, int, int]
+) -> None:
+    split = split_pool({str(i): Images((), Image.open) for i in range(number)}, seed=0)
+    assert tuple(map(len, split.values())) == sizes
+
+
+SPLIT_OF_16 = {"train": [0, 2, 4, 13, 14, 15], "validation": [1, 3, 10, 11, 12], "test": [5, 6, 7, 8, 9]}
+
+
+def test_a_split_does_not_change_between_platforms_and_versions() -> None:
+    split = split_pool({f"class{i}": Images((), Image.open) for i in range(16)}, seed=0)
+    assert {key: sorted(int(name[5:]) for name in classes) for key, classes in split.items()} == SPLIT_OF_16
+
+
 @pytest.mark.parametrize("shares", [(0.5, 0.5, 0.5), (1.0, 0.0, 0.0)])
 def test_shares_that_do_not_add_up_are_refused(shares: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="shares: must be positive and add up to 1"):
         split_pool({}, seed=0, shares=shares)
+
+
+def of_classes(root: Path, **splits: Any) -> Path:
+    for split, classes in splits.items():
+        for name in classes:
+            paint(root / split / name / "1.png")
+    return root
+
+
+KNOWN = {split: sorted(classes) for split, classes in SPECIFICATION.classes.items()}
+
+
+def test_wordnet_ids_are_names_of_own_classes_unless_most_are_those_of_miniimagenet(tmp_path: Path) -> None:
+    """Like tieredImageNet, which has some of miniImageNet's classes among many others, and in other splits."""
+    ids = [f"n{i:08d}" for i in range(30)]
+    own = of_classes(
+        tmp_path, train=[*ids[:15], *KNOWN["test"][:8]], val=ids[15:20], test=[*ids[20:], *KNOWN["train"][:20]]
+    )
+    dataset = open_dataset(own, size=8)
+    assert dataset.name == "folders"
+    assert len(dataset.splits["train"].names) == 23
+    paint(own / "test" / KNOWN["train"][20] / "1.png")  # 29 of 59
+    paint(own / "test" / KNOWN["train"][21] / "1.png")  # 30 of 60
+    assert open_dataset(own, size=8).name == "folders"
+    paint(own / "test" / KNOWN["train"][22] / "1.png")  # 31 of 61: most
+    with pytest.raises(DataError, match="expected miniImageNet, but train has 23 classes instead of 64"):
+        open_dataset(own, size=8)
+
+
+def test_a_pool_of_wordnet_ids_is_split_unless_most_are_those_of_miniimagenet(tmp_path: Path) -> None:
+    own = of_classes(tmp_path, pool=[f"n{i:08d}" for i in range(10)] + KNOWN["train"][:5]) / "pool"
+    assert [len(found) for found in names(open_dataset(own, size=8)).values()] == [5, 5, 5]
+
+
+def test_the_look_alike_is_refused_by_name_whatever_its_100_classes_are(tmp_path: Path) -> None:
+    ids = [f"n{i:08d}" for i in range(100)]
+    with pytest.raises(DataError, match="timm/mini-imagenet"):
+        open_dataset(of_classes(tmp_path, train=ids, val=ids, test=ids))
+
+
+def test_wordnet_ids_in_two_splits_are_refused(tmp_path: Path) -> None:
+    ids = [f"n{i:08d}" for i in range(9)]
+    with pytest.raises(DataError, match="expected distinct classes in the splits, found n00000003 in more than one"):
+        open_dataset(of_classes(tmp_path, train=ids[:4], val=ids[3:6], test=ids[6:]))
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_a_cache_called_miniimagenet_must_be_it(tmp_path: Path, ids: bool) -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
+    splits = {
+        split: {name if ids else f"label{i:03d}": [image] * 600 for i, name in enumerate(classes)}
+        for split, classes in KNOWN.items()
+    }
+    if ids:
+        write_cache(tmp_path / "right", name="miniimagenet", splits=splits)
+        assert open_dataset(tmp_path / "right").name == "miniimagenet"
+        splits["train"]["n00000001"] = splits["train"].pop(KNOWN["train"][0])
+    write_cache(tmp_path / "wrong", name="miniimagenet", splits=splits)
+    message = "train has 1 classes that are not its own" if ids else "found the classes of miniimagenet-by-numbers"
+    with pytest.raises(DataError, match=f"wrong: expected .*{message}"):
+        open_dataset(tmp_path / "wrong")
+
+
+def test_one_image_too_small_among_many_is_named_once(own: Path, caplog: pytest.LogCaptureFixture) -> None:
+    open_dataset(own, size=28)  # four times the 7 pixels that most images there have
+    assert not [line for line in caplog.records if line.levelno >= logging.WARNING]
+    paint(own / "test" / "f" / "tiny.png", (1, 1))
+    paint(own / "train" / "b" / "thin.png", (100, 6))
+    open_dataset(own, size=28)
+    (line,) = [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING]
+    assert "2 of 24 images are enlarged more than 4 times to 28 pixels, e.g. b/thin.png (100 x 6 pixels) in" in line
+    open_dataset(own, size=28)
+    assert len([line for line in caplog.records if line.levelno >= logging.WARNING]) == 1
 
 
 def test_a_class_folder_without_images_is_named_not_dropped(own: Path) -> None:
@@ -189,8 +304,6 @@ def test_a_cache_reduced_equals_the_source_read_at_that_size(mini: Any, write: W
 
 
 def test_a_grey_cache_is_reduced_too(tmp_path: Path) -> None:
-    from sharp_maml.data import write_cache
-
     ramp = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 4
     write_cache(tmp_path / "g", name="g", splits={s: {s: [ramp]} for s in ("train", "validation", "test")})
     reduced = open_dataset(tmp_path / "g", size=2)

@@ -6,6 +6,7 @@ import os
 import pickle
 import stat
 import sys
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 
 from sharp_maml.base import DataError
-from sharp_maml.data import open_dataset
+from sharp_maml.data import formats, open_dataset
 from sharp_maml.data.formats import FORMS, Classes, Images, decode, open_tree
 
 Write = Callable[[str, Any], Path]
@@ -47,7 +48,7 @@ def a_zip(path: Path, members: dict[str, bytes]) -> Path:
 @pytest.mark.parametrize("kind", [form.kind for form in FORMS])
 def test_every_form_of_miniimagenet_gives_the_same_pixels(kind: str, mini: Any, write: Write) -> None:
     dataset = open_dataset(write(kind, mini))
-    assert dataset.name == "miniimagenet"
+    assert dataset.name == ("miniimagenet-by-numbers" if kind == "category-pickles" else "miniimagenet")
     for split, classes in mini.items():
         expected = np.concatenate([np.stack(images) for images in classes.values()])
         np.testing.assert_array_equal(dataset.splits[split].images, expected)
@@ -56,6 +57,19 @@ def test_every_form_of_miniimagenet_gives_the_same_pixels(kind: str, mini: Any, 
 def test_forms_with_wordnet_ids_have_one_digest(mini: Any, write: Write) -> None:
     kinds = [form.kind for form in FORMS if form.kind != "category-pickles"]
     assert len({open_dataset(write(kind, mini)).digest for kind in kinds}) == 1
+
+
+def test_pickles_with_labels_name_their_classes_where_they_have_the_names(mini: Any, write: Write) -> None:
+    directory = write("category-pickles", mini)
+    first = 0
+    for path, classes in zip(sorted(directory.iterdir(), key=lambda p: "train va te".find(p.stem.split("_")[-1][:2])),
+                             mini.values(), strict=True):  # fmt: skip
+        pack = pickle.loads(path.read_bytes())
+        pack["labels"] = [label + first for label in pack["labels"]]
+        pack["catname2label"] = {name: number for number, name in enumerate(classes, first)}
+        path.write_bytes(pickle.dumps(pack, 2))
+        first += len(classes)
+    assert open_dataset(directory).digest == open_dataset(write("zips", mini)).digest
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -190,6 +204,41 @@ def test_a_member_outside_the_archive_is_refused(name: str, tmp_path: Path) -> N
     path = a_zip(tmp_path / "train.zip", {"a/1.jpg": jpeg(), name: jpeg()})
     with pytest.raises(DataError, match="points outside the archive"):
         read("zips", path)
+
+
+def test_a_member_that_says_it_is_too_large_for_an_image_is_refused_unread(tmp_path: Path) -> None:
+    path = a_zip(tmp_path / "train.zip", {"a/1.jpg": jpeg(), "a/2.jpg": b"small"})
+    content = path.read_bytes()
+    at = content.rindex(b"PK\x01\x02")  # of the last member in the directory, where its size is at 24
+    path.write_bytes(content[: at + 24] + (1 << 30).to_bytes(4, "little") + content[at + 28 :])
+    with pytest.raises(DataError, match=r"images of at most 256 MiB.* member 'a/2\.jpg' of 1024 MiB"):
+        read("zips", path)
+
+
+def test_a_large_member_that_is_no_image_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "MEMBER_BYTES", 10_000)
+    assert list(read("zips", a_zip(tmp_path / "x.zip", {"a/1.jpg": jpeg(), "film.mp4": bytes(10_001)}))) == ["a"]
+
+
+def test_no_more_of_a_member_is_unpacked_than_it_says_that_it_has(tmp_path: Path) -> None:
+    path, size = tmp_path / "train.zip", 1 << 26
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/1.jpg", bytes(size))
+    path.write_bytes(path.read_bytes().replace(size.to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"expected to read a/1\.jpg, found .*CRC"):
+            read("zips", path)
+        assert tracemalloc.get_traced_memory()[1] < size / 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_compressions_that_cannot_be_unpacked_in_pieces_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "train.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("a/1.jpg", jpeg())
+    with pytest.raises(DataError, match=r"stored or deflated, found .* in compression 12; .* pack them again"):
+        read("zips", tmp_path / "train.zip")
 
 
 def test_a_link_in_an_archive_is_refused(tmp_path: Path) -> None:

@@ -36,8 +36,10 @@ def test_the_right_classes_and_numbers_pass(counts: Counts) -> None:
     verify(HERE, counts)
 
 
-def test_forms_without_wordnet_ids_pass_by_their_numbers(counts: Counts) -> None:
-    verify(HERE, {split: {f"label{i:03d}": 600 for i in range(len(names))} for split, names in counts.items()})
+def test_forms_without_wordnet_ids_pass_by_their_numbers_and_are_called_so(counts: Counts) -> None:
+    assert verify(HERE, counts) == "miniimagenet"
+    labels = {split: {f"label{i:03d}": 600 for i in range(len(names))} for split, names in counts.items()}
+    assert verify(HERE, labels) == "miniimagenet-by-numbers"
 
 
 @pytest.mark.parametrize("split", SPECIFICATION.classes)
