@@ -12,14 +12,20 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import distributed
 
 from sharp_maml.base import Params
+
+SPOKEN = "SHARP_MAML_SPOKEN"
+"""Environment variable: the file whose maker, among the processes of `run_in_processes`, says what went wrong."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -40,6 +46,9 @@ def start(device: str) -> Ranks:
 
     Returns:
         Rank and number of processes.
+
+    Raises:
+        ConnectionError: Another process ended before all had joined.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Ranks(0, 1)
@@ -49,7 +58,8 @@ def start(device: str) -> Ranks:
         # Imported later (torch's optimizers do), this module keeps the group in its functions' default arguments, so
         # that `stop` cannot end its threads, and one that frees a tensor while Python exits aborts the process.
         importlib.import_module("torch.distributed.nn.functional")
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        with _connected():
+            distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return Ranks(distributed.get_rank(), distributed.get_world_size())
 
 
@@ -84,9 +94,14 @@ def run_in_processes(n: int, command: Sequence[str]) -> int:
     Returns:
         The first exit code that is not 0, or 0; of a process that a signal ended, 128 + signal.
     """
+    with tempfile.TemporaryDirectory() as place:
+        return _run_in_processes(n, command, {SPOKEN: str(Path(place, "spoken"))})
+
+
+def _run_in_processes(n: int, command: Sequence[str], shared: dict[str, str]) -> int:
     # In sessions of their own, so that Ctrl-C in a terminal reaches each of them once, through `pass_on`.
     processes = [
-        subprocess.Popen(command, env={**os.environ, **variables}, start_new_session=True)
+        subprocess.Popen(command, env={**os.environ, **shared, **variables}, start_new_session=True)
         for variables in local_ranks(n)
     ]
 
@@ -115,6 +130,29 @@ def run_in_processes(n: int, command: Sequence[str]) -> int:
         for process in processes:
             process.kill()
     return code
+
+
+def speaks() -> bool:
+    """Whether this process is to say what went wrong: of those of `run_in_processes`, the first that asks.
+
+    What the others then see is the same error, or that they lost the first.
+    """
+    try:
+        if place := os.environ.get(SPOKEN):
+            Path(place).touch(exist_ok=False)
+    except OSError:  # made by another, or gone with the command that waited for this process
+        return False
+    return True
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """What torch says at length when another process is gone, in a line."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ConnectionError(f"another process of this run ended, or cannot be reached: {reason}") from error
 
 
 def stop() -> None:
@@ -154,11 +192,15 @@ def mean_over_ranks(params: Params) -> Params:
 
     Returns:
         The mean, the same on every rank.
+
+    Raises:
+        ConnectionError: Another process ended.
     """
     if not distributed.is_initialized():
         return params
     flat = torch.cat([value.reshape(-1) for value in params.values()])
-    distributed.all_reduce(flat)
+    with _connected():
+        distributed.all_reduce(flat)
     flat = flat / distributed.get_world_size()
     parts = torch.split(flat, [value.numel() for value in params.values()])
     return {name: part.view_as(value) for (name, value), part in zip(params.items(), parts, strict=True)}

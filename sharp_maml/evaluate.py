@@ -220,7 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.threads:
             torch.set_num_threads(options.threads)
         checkpoint = load_checkpoint(options.checkpoint)
-        dataset = open_dataset(options.data, size=_entry(checkpoint, "config")["image_size"])
+        trained = Config.from_mapping(_entry(checkpoint, "config"))
+        dataset = open_dataset(options.data, size=trained.image_size, ways=trained.ways)
         modes: tuple[BatchNorm, ...] = get_args(BatchNorm) if options.batch_norm == "both" else (options.batch_norm,)
         with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
             task = bar.add_task("episodes", total=episodes)

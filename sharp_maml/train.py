@@ -2,7 +2,8 @@
 
 A run directory holds `config.json`, `metrics.jsonl` and the checkpoints `last` and `best` (on the validation classes).
 A run that was cut off goes on from `last` when the same command is given again, on a CPU bit for bit as if nothing had
-happened; SIGINT and SIGTERM finish the step, save and exit. Read next: `evaluate.py`.
+happened; SIGINT and SIGTERM finish the step, save and exit, and an error after the first step saves what was reached.
+Read next: `evaluate.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ from sharp_maml.allocator import keep_freed_memory
 from sharp_maml.base import Episode, MetaGradient, NonFiniteError
 from sharp_maml.checkpoint import RunDirectoryLock, load_checkpoint, save_checkpoint, write_atomically
 from sharp_maml.config import Config
-from sharp_maml.data import Dataset, EpisodeStream, Protocol, episode, open_dataset
+from sharp_maml.data import Dataset, EpisodeStream, Protocol, check_protocol, episode, open_dataset
 from sharp_maml.estimates import interval_over_episodes
 from sharp_maml.evaluate import correct_counts, to_device
 from sharp_maml.methods import build
@@ -74,11 +75,12 @@ def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: b
     """Train, or go on training, until `config.iterations` steps are done.
 
     theta <- optimizer(theta, meta-gradient); every `validate_every` steps and at the end the accuracy on
-    `validation_episodes` episodes of the validation classes, whose best step is kept as `best`.
+    `validation_episodes` episodes of the validation classes, whose best step is kept as `best`. Whatever ends the run
+    after a step leaves the state of its last finished step in `last`, if it is finite.
 
     Args:
         config: The configuration.
-        dataset: Images of `config.image_size` pixels.
+        dataset: Images of `config.image_size` pixels; each of its three splits is enough for an episode.
         directory: The run directory; made if missing.
         show_progress: A progress bar on a terminal; otherwise plain log lines.
 
@@ -92,6 +94,7 @@ def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: b
     """
     if dataset.size != config.image_size:
         raise ValueError(f"image_size is {config.image_size}, but {dataset.name} has {dataset.size} pixels")
+    check_protocol(dataset, Protocol(config.ways, config.shots, config.queries))
     ranks = distributed.start(config.device)
     if config.meta_batch % ranks.world_size:
         raise ValueError(f"meta_batch must be a multiple of the {ranks.world_size} processes, got {config.meta_batch}")
@@ -101,16 +104,19 @@ def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: b
     directory.mkdir(parents=True, exist_ok=True)
     with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext(), _signals() as stopped_by:
         run = _Run(config, dataset, directory, ranks)
-        if run.state.step >= config.iterations:
+        if run.state.step >= config.iterations and not run.must_validate():
             return run.state
-        with run.episodes() as stream, _Report(run, show_progress and ranks.rank == 0) as report:
+        with run.episodes() as stream, _Report(run, show_progress and ranks.rank == 0) as report, run.kept():
+            if run.must_validate():  # an error ended the run there
+                report.validation(run.validate(report.validation_episode))
+                run.save("last")
             for episodes in stream:
                 began = time.perf_counter()
                 result = run.step(episodes)
                 report.step(result, time.perf_counter() - began)
                 signum = run.agree(stopped_by)
                 done = run.state.step == config.iterations
-                if run.state.step % config.validate_every == 0 or done:
+                if run.must_validate():
                     report.validation(run.validate(report.validation_episode))
                 if run.state.step % config.checkpoint_every == 0 or done or signum:
                     run.save("last")
@@ -208,6 +214,11 @@ class _Run:
             "step sizes beta_low and beta_up or smaller radii."
         )
 
+    def must_validate(self) -> bool:
+        """Whether this is a step at which to validate, and that has not been done."""
+        step, last = self.state.step, self.state.curve[-1]["step"] if self.state.curve else 0
+        return step > last and (step % self.config.validate_every == 0 or step >= self.config.iterations)
+
     def validate(self, on_episode: Callable[[int], object]) -> float:
         """Accuracy on the validation classes; the best so far is saved as `best`. Rank 0 alone does it."""
         if self.ranks.rank != 0:
@@ -224,19 +235,22 @@ class _Run:
         )[self.config.batch_norm]
         accuracy = interval_over_episodes(counts / (self.config.ways * self.config.queries))
         bounds = accuracy.to_dict()  # None where one episode gives no interval
-        self.state.curve.append(
-            {
-                "step": self.state.step,
-                "loss": self.state.loss_sum / self.state.loss_count,
-                "validation_accuracy": accuracy.mean,
-                "low": bounds["low"],
-                "high": bounds["high"],
-            }
-        )
-        self.state.loss_sum, self.state.loss_count = 0.0, 0
+        point = {
+            "step": self.state.step,
+            "loss": self.state.loss_sum / self.state.loss_count,
+            "validation_accuracy": accuracy.mean,
+            "low": bounds["low"],
+            "high": bounds["high"],
+        }
+        before = self.state
+        self.state = replace(before, curve=[*before.curve, point], loss_sum=0.0, loss_count=0)
         if accuracy.mean > self.state.best_accuracy:
             self.state.best_step, self.state.best_accuracy = self.state.step, accuracy.mean
-            self.save("best")
+            try:
+                self.save("best")
+            except Exception:
+                self.state = before  # without a best checkpoint this step is not validated
+                raise
         return accuracy.mean
 
     def agree(self, stopped_by: list[int]) -> int:
@@ -245,6 +259,17 @@ class _Run:
         flag = torch.tensor([float(signum)], device=self.config.device)
         anywhere = distributed.mean_over_ranks({"signal": flag})["signal"].item() > 0
         return (signum or signal.SIGTERM) if anywhere else 0
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Whatever error comes, save what was reached, if it is finite; the error is what the user must hear of."""
+        try:
+            yield
+        except Exception:
+            if self.state.step:
+                with suppress(Exception):
+                    self.save("last")
+            raise
 
     def save(self, name: str) -> None:
         """Write a checkpoint, atomically; rank 0 alone does it."""
@@ -495,9 +520,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not config.data:
             raise ValueError("data is not set: name a directory with data=DIR")
         directory = options.directory or Path("results/runs") / options.config.stem / f"seed{config.seed}"
-        train(config, open_dataset(config.data, size=config.image_size), directory, show_progress=True)
+        dataset = open_dataset(config.data, size=config.image_size, ways=config.ways)
+        train(config, dataset, directory, show_progress=True)
     except (ValueError, OSError, NonFiniteError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if distributed.speaks():
+            print(f"error: {error}", file=sys.stderr)
         return 2
     finally:
         distributed.stop()

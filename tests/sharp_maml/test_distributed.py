@@ -239,6 +239,62 @@ def test_a_signal_to_the_option_of_two_processes_saves_and_ends_all(toml, tmp_pa
     assert 3 <= load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"] < 60
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_an_error_is_one_line_whatever_the_number_of_processes_and_costs_nothing_that_was_done(
+    toml, tmp_path, processes
+):
+    """A folder where the best checkpoint should go; without it, the same command ends as if nothing had happened."""
+
+    def command(directory: str, *own: str) -> subprocess.CompletedProcess[str]:
+        words = [str(toml), "--processes", processes, "--directory", str(tmp_path / directory), *own]
+        return subprocess.run(
+            [sys.executable, "-m", "sharp_maml.train", *words], capture_output=True, text=True, env=alone()
+        )
+
+    before = command("before", "ways=6")
+    assert (before.returncode, before.stderr.count("\n")) == (2, 1), before.stderr
+    assert before.stderr.startswith("error: ways: at most 5, the classes of tiny/train; got 6: use fewer ways")
+    assert not (tmp_path / "before").exists()
+
+    obstacle = tmp_path / "cut/best.safetensors"
+    obstacle.mkdir(parents=True)
+    cut = command("cut")
+    errors = [line for line in cut.stderr.splitlines() if not line.startswith(("both on tiny", "step"))]
+    assert (cut.returncode, len(errors)) == (2, 1), cut.stderr
+    assert errors[0].startswith(f"error: {obstacle}: the checkpoint cannot be written")
+    assert load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"] == 4
+    obstacle.rmdir()
+    assert [command(directory).returncode for directory in ("cut", "whole")] == [0, 0]
+    found, expected = tensors(tmp_path / "cut"), tensors(tmp_path / "whole")
+    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+    curves = [
+        load_checkpoint(tmp_path / directory / f"{name}.safetensors").metadata["progress"]["curve"]
+        for directory in ("cut", "whole")
+        for name in ("last", "best")
+    ]
+    assert curves[:2] == curves[2:]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_missed_in_one_line_and_the_state_is_kept(toml, tmp_path):
+    processes = launch("-m", "sharp_maml.train", str(toml), *LONGER, str(tmp_path / "cut"), "checkpoint_every=50")
+    wait_for_steps(tmp_path / "cut", 3, processes)
+    processes[1].kill()
+    ((status, _, error), _) = finish(processes)
+    assert status == 2
+    assert "Traceback" not in error
+    assert error.splitlines()[-1].startswith("error: another process of this run ended, or cannot be reached: ")
+    assert load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"] >= 3
+
+
+def test_of_processes_that_fail_the_first_says_why(tmp_path, capfd):
+    code = "from sharp_maml.distributed import speaks; print('why', speaks()); raise SystemExit(2)"
+    assert distributed.run_in_processes(3, [sys.executable, "-c", code]) == 2
+    assert capfd.readouterr().out.count("why True") == 1
+    assert distributed.speaks()  # alone
+
+
 def test_a_process_that_fails_ends_the_others(tmp_path):
     code = "import os, time; os.environ['RANK'] == '0' and time.sleep(60); raise SystemExit(3)"
     began = time.monotonic()

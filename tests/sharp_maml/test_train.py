@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import sharp_maml.train as training
-from sharp_maml import Batch, CheckpointError, Episode, NonFiniteError, load_checkpoint
+from sharp_maml import Batch, CheckpointError, Episode, NonFiniteError, load_checkpoint, write_cache
 from sharp_maml.data import EpisodeStream
+from sharp_maml.evaluate import correct_counts
 from sharp_maml.train import Interrupted, main, train
 from tests.sharp_maml.tiny import SETTINGS, tiny_config, tiny_dataset
 
@@ -280,6 +282,76 @@ def test_a_directory_in_use_is_refused(dataset, tmp_path):
 def test_images_of_another_size_are_refused(tmp_path):
     with pytest.raises(ValueError, match="image_size is 16, but tiny has 20 pixels"):
         train(tiny_config(), tiny_dataset(tmp_path / "tiny", size=20), tmp_path / "run")
+
+
+def test_a_split_that_is_too_small_is_refused_before_anything_is_written(tmp_path):
+    for settings, message in (
+        ({"ways": 6}, "ways: at most 5, the classes of tiny/train; got 6: use fewer ways, or add classes"),
+        ({"queries": 12}, r"shots \+ queries: at most 12, the images of class train0 of tiny/train; got 1 \+ 12"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(tiny_config(**settings), tiny_dataset(tmp_path / "tiny"), tmp_path / "run")
+    splits = {"train": 3, "validation": 3, "test": 2}
+    images = list(np.zeros((5, 16, 16, 3), np.uint8))
+    own = write_cache(
+        tmp_path / "own", name="own", splits={s: {f"{s}{i}": images for i in range(n)} for s, n in splits.items()}
+    )
+    with pytest.raises(ValueError, match="ways: at most 2, the classes of own/test; got 3"):
+        train(tiny_config(), own, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("at", [4, 8])
+def test_an_error_at_a_validation_keeps_the_last_step_and_the_same_run_goes_on_from_it(
+    dataset, tmp_path, monkeypatch, at
+):
+    """Bitwise, and with the validation that was not finished, also that of the last step."""
+    config = tiny_config(checkpoint_every=100)
+    train(config, dataset, tmp_path / "whole")
+    validations = iter(range(4, 9, 4))
+
+    def fails(*arguments, **options):
+        if next(validations) == at:
+            raise MemoryError("no more")
+        return correct_counts(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "correct_counts", fails)
+        with pytest.raises(MemoryError, match="no more"):
+            train(config, dataset, tmp_path / "cut")
+    progress = load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]
+    assert (progress["step"], len(progress["curve"])) == (at, at // 4 - 1)
+    train(config, dataset, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+    assert (tmp_path / "cut/best.safetensors").exists()
+
+
+def test_an_error_inside_a_step_keeps_the_step_before(dataset, tmp_path, monkeypatch):
+    config = tiny_config(checkpoint_every=100)
+    train(config, dataset, tmp_path / "whole")
+    original = training._Run.gradient
+
+    def fails(self, episodes):
+        if self.state.step == 6:
+            raise RuntimeError("out of memory")
+        return original(self, episodes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "gradient", fails)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train(config, dataset, tmp_path / "cut")
+    train(config, dataset, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_an_error_in_the_first_step_leaves_nothing_that_another_configuration_would_have_to_avoid(
+    dataset, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "step", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train(tiny_config(), dataset, tmp_path / "run")
+    assert train(tiny_config(meta_batch=1, iterations=1), dataset, tmp_path / "run").step == 1
 
 
 def test_cost_is_estimated_first_and_progress_is_logged(dataset, tmp_path, caplog, monkeypatch):
