@@ -180,7 +180,7 @@ def main(arguments: Sequence[str]) -> None:
     data, results, *words = arguments
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     cell = Cell.from_words(*words)
-    run(cell, open_dataset(data, size=cell.config.image_size), Path(results))
+    run(cell, open_dataset(data, size=cell.config.image_size, ways=cell.config.ways), Path(results))
 
 
 if __name__ == "__main__":

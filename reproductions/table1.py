@@ -13,7 +13,7 @@ import math
 import signal
 import sys
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +27,10 @@ from reproductions.specification import HERE, TRACKED, Cell, Row, Table, Tier, l
 from sharp_maml import (
     Config,
     Estimate,
+    Protocol,
     Record,
     RunDirectoryLock,
+    check_protocol,
     decide_against,
     interval_over_episodes,
     interval_over_seeds,
@@ -121,6 +123,31 @@ def check_settings(records: Sequence[Record], table: Table, tier: Tier) -> None:
     ]
     if stale:
         raise TableError(f"{', '.join(stale)}: made with other settings than table1.toml has now; run them again")
+
+
+def on_other_data(table: Table, tier: Tier, records: Sequence[Record]) -> tuple[Table, Tier]:
+    """A tier of miniImageNet that was run on other data: under their name, with nothing left of the source to compare.
+
+    Args:
+        table: Rows and title.
+        tier: Whose data `open_dataset` calls `miniimagenet`, a name that it gives to nothing else.
+        records: What is shown; all of the same data.
+
+    Returns:
+        Table and tier; as they are, if the data are the tier's.
+    """
+    if tier.data == "synthetic" or not records or records[0].data_name == tier.data:
+        return table, tier
+    rows = {row.name: replace(row, source=None, quoted=False) for row in (*table.rows, table.baseline)}
+    return (
+        replace(
+            table,
+            title=f"{table.title}, on {records[0].data_name}",
+            baseline=rows[table.baseline.name],
+            rows=tuple(rows[row.name] for row in table.rows),
+        ),
+        replace(tier, label="not shown to be miniImageNet", comparable=False),
+    )
 
 
 def build_lines(table: Table, tier: Tier, records: Iterable[Record]) -> list[forms.Line]:
@@ -228,8 +255,13 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         f"shot(s) and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are "
         "the best on the validation classes.",
         "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over "
-        f"seeds; the verdict compares it with the source's (single runs, each taken as ± {SOURCE_RESOLUTION:g} point) "
-        "and leaves quoted values alone.",
+        "seeds; the verdict "
+        + (
+            f"compares it with the source's (single runs, each taken as ± {SOURCE_RESOLUTION:g} point) and leaves "
+            "quoted values alone."
+            if any(row.source is not None for row in table.rows)
+            else "says whether it has a sign; nothing is compared with the source."
+        ),
         f"Code: commit {commits}; {machines}, {threads} thread(s) a run; {hours:.2f} hours of training in all.",
     ]
     unfinished = [
@@ -282,6 +314,28 @@ def prepare_data(tier: Tier, data: Path | None, results: Path) -> Path:
     return directory
 
 
+def check_data(cells: Sequence[Cell], to_run: Sequence[Cell], data: Path, results: Path, console: Console) -> None:
+    """Refuse given data that the cells cannot be run on, or have not been; say it if they are not the tier's.
+
+    Raises:
+        ValueError: The data cannot be read, or a split is too small for a cell's episodes.
+        TableError: There are records of other data.
+    """
+    config = cells[0].config
+    given = open_dataset(data, size=config.image_size, ways=config.ways)
+    for cell in to_run:
+        check_protocol(given, Protocol(cell.config.ways, cell.config.shots, cell.config.queries))
+    for record in read_records([cell.directory(results) / "record.json" for cell in cells if cell not in to_run]):
+        if record.data_digest != given.digest:
+            raise TableError(
+                f"{results / cells[0].tier.name} has records of other data ({record.data_name}, digest "
+                f"{record.data_digest[:12]}) than {data} ({given.name}, digest {given.digest[:12]}): choose another "
+                "--results"
+            )
+    if given.name != cells[0].tier.data:
+        console.print(f"{data}: {given.name}, not miniImageNet; the table says so and is not compared with the source")
+
+
 def estimate(cells: Sequence[Cell], data: Path, jobs: int) -> str:
     """What the missing cells will cost, from one timed iteration a row."""
     rows = {cell.row.name: cell.config for cell in cells}
@@ -299,7 +353,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reproductions.table1", description=__doc__.split("\n\n")[0])
     parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="data and budget; default: demo")
     parser.add_argument("--table", default="table1", choices=sorted(tables), help="which rows; default: table1")
-    parser.add_argument("--data", type=Path, help="directory of miniImageNet, for the tiers cpu and paper")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="directory of miniImageNet, or of others, for the tiers cpu and paper",
+    )
     parser.add_argument("--seeds", type=int, help="training seeds 0 ... N-1; default: the tier's")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="train and show these rows of the table only")
     parser.add_argument("--jobs", type=int, default=2, help="cells that are trained at a time; default: 2")
@@ -332,6 +390,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = tracked_records(table, tier) if options.tracked else _train(table, tier, options, console)
         check(records, table.rows, allow_dirty=options.allow_dirty)
         check_settings(records, table, tier)
+        table, tier = on_other_data(table, tier, records)
         lines = build_lines(table, tier, records)
         title = f"{table.title} ({tier.name} tier)"
         below = notes(table, tier, records)
@@ -339,7 +398,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_forms(title, table.baseline.label, lines, below, where, options.table)
         console.print(forms.terminal(title, table.baseline.label, lines, below))
         if not options.tracked:
-            _show_tracked(table, tier, console)
+            _show_tracked(table, tier, console, {record.data_name for record in records})
         console.print(f"written: {', '.join(str(where / f'{options.table}.{end}') for end in ('md', 'tex', 'png'))}")
         if options.readme:
             text = forms.markdown(title, table.baseline.label, lines, below)
@@ -365,6 +424,8 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
     (options.results / tier.name).mkdir(parents=True, exist_ok=True)
     with RunDirectoryLock(options.results / tier.name):
         to_run = missing(cells, options.results)
+        if options.data is not None and tier.data != "synthetic":
+            check_data(cells, to_run, options.data, options.results, console)
         if to_run:
             data = prepare_data(tier, options.data, options.results)
             if options.cluster:
@@ -373,15 +434,7 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
             else:
                 console.print(estimate(to_run, data, options.jobs))
                 run_here(to_run, data, options.results, jobs=options.jobs, console=console)
-    records = read_records([cell.directory(options.results) / "record.json" for cell in cells])
-    if options.data is not None and tier.data != "synthetic":
-        given = open_dataset(options.data, size=cells[0].config.image_size)
-        if given.digest != records[0].data_digest:
-            raise TableError(
-                f"{options.results / tier.name} has records of other data (digest {records[0].data_digest[:12]}) than "
-                f"{options.data} (digest {given.digest[:12]}): choose another --results"
-            )
-    return records
+    return read_records([cell.directory(options.results) / "record.json" for cell in cells])
 
 
 def _option(text: str) -> tuple[str, object]:
@@ -395,9 +448,9 @@ def _option(text: str) -> tuple[str, object]:
         return name, value
 
 
-def _show_tracked(table: Table, tier: Tier, console: Console) -> None:
-    """Beside a fresh table, what the repository's own records say."""
-    tracked = tracked_records(table, tier)
+def _show_tracked(table: Table, tier: Tier, console: Console, data: Container[str]) -> None:
+    """Beside a fresh table, what the repository's own records of the same data say."""
+    tracked = [record for record in tracked_records(table, tier) if record.data_name in data]
     if tracked:
         lines = build_lines(table, tier, tracked)
         shown = "; ".join(f"{line.label} {line.accuracy:.2f}" for line in lines if line.accuracy is not None)

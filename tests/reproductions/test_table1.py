@@ -26,6 +26,7 @@ from reproductions.table1 import (
     estimate,
     main,
     notes,
+    on_other_data,
     prepare_data,
     tracked_records,
 )
@@ -281,6 +282,34 @@ def test_notes_on_methods_without_radii_or_steps_leave_these_out():
     assert "Radii" not in text
 
 
+# Data that are not miniImageNet, on a tier of miniImageNet.
+
+
+REAL = replace(TIER, data="miniimagenet", label="miniImageNet at a budget", comparable=True)
+
+
+def test_records_of_miniimagenet_stand_under_its_name_and_are_compared():
+    made = [record("maml", data_name="miniimagenet")]
+    assert on_other_data(TABLE, REAL, made) == (TABLE, REAL)
+    assert on_other_data(TABLE, REAL, []) == (TABLE, REAL)
+    assert on_other_data(TABLE, TIER, [record("maml")]) == (TABLE, TIER)  # says itself that it is made up
+
+
+@pytest.mark.parametrize("name", ["omniglot-small", "folders", "miniimagenet-by-numbers"])
+def test_records_of_other_data_stand_under_their_name_and_are_compared_with_nothing(name):
+    made = [replace(each, data_name=name) for each in pairs("low", [1.5, 1.75, 2.0])]
+    table, tier = on_other_data(TABLE, REAL, made)
+    assert table.title == f"A title, on {name}"
+    found = lines(*made, tier=tier, table=table)
+    assert [(line.source, line.quoted, line.source_difference) for line in found.values()] == [(None, False, None)] * 4
+    assert [found[row].verdict for row in ("maml", "low")] == ["baseline", "higher"]
+    text = "\n".join(notes(table, tier, made))
+    assert f"Data: not shown to be miniImageNet ({name}, digest dddd" in text
+    assert "nothing is compared with the source" in text
+    some = replace(TABLE, rows=(ROWS["low"],))
+    assert on_other_data(some, REAL, made)[0].baseline.source is None
+
+
 # The README.
 
 
@@ -501,6 +530,51 @@ def test_the_command_says_what_is_wrong_and_returns_2(place, capsys, arguments, 
 def test_real_data_that_are_not_there_are_named(place, capsys):
     assert main(["--results", str(place / "results"), "--tier", "cpu", "--data", str(place / "nowhere")]) == 2
     assert str(place / "nowhere") in capsys.readouterr().err
+
+
+@pytest.fixture
+def real(place, monkeypatch):
+    """A tier of miniImageNet, and data that are not it."""
+    monkeypatch.setattr(table1, "load", lambda: ({"table1": TABLE}, {"demo": TIER, "smoke": REAL}))
+    return dataset(place / "data")
+
+
+def test_other_data_on_a_tier_of_miniimagenet_are_named_before_training_and_in_the_table(
+    real, place, capsys, monkeypatch
+):
+    def trained(todo, data, results, *, jobs, console):
+        finished(place, *(record(c.row.name, c.seed, data_name=real.name, data_digest=real.digest) for c in todo))
+
+    monkeypatch.setattr(table1, "estimate", lambda *arguments: "")
+    monkeypatch.setattr(table1, "run_here", trained)
+    track(place, record("maml", data_name="miniimagenet"))
+    for _ in range(2):  # the second time there is nothing to train
+        assert command(place, "--data", str(place / "data")) == 0
+        out = capsys.readouterr().out
+        assert f"{place / 'data'}: made up, not miniImageNet; the table says so" in " ".join(out.split("\n"))
+        assert "tracked records" not in out
+        table = (place / "results/smoke/table1.md").read_text()
+        assert table.startswith("**A title, on made up (smoke tier)**")
+        assert "| Sharp-MAML low | — |" in table
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"shots": 5}, "shots + queries: at most 24"), ({"ways": 6}, "ways: at most 5, the classes of made up/train")],
+)
+def test_data_that_are_too_small_are_refused_before_training(real, place, capsys, monkeypatch, settings, message):
+    small = replace(REAL, settings={**REAL.settings, **settings})
+    monkeypatch.setattr(table1, "load", lambda: ({"table1": TABLE}, {"demo": TIER, "smoke": small}))
+    monkeypatch.setattr(table1, "run_here", None)
+    assert command(place, "--data", str(place / "data")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_records_of_other_data_are_found_before_more_are_trained(real, place, capsys, monkeypatch):
+    finished(place, record("maml", data_name="miniimagenet"))
+    monkeypatch.setattr(table1, "run_here", None)
+    assert command(place, "--data", str(place / "data")) == 2
+    assert "records of other data (miniimagenet, digest dddddddddddd)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--tier=huge", "--table=table2"])
