@@ -1,21 +1,25 @@
 """Training the cells that are missing: one process a cell, as many at a time as asked, each resumable.
 
 A cell's directory below `results/` holds the run (see `sharp_maml.train`), its `log.txt` and, once evaluated,
-`record.json`. `python -m reproductions.cells DATA RESULTS TABLE ROW TIER SEED DEVICE` runs one cell; `run_here` starts
-such processes and watches them, `run_on_cluster` hands them to a scheduler.
+`record.json`. `python -m reproductions.cells DATA RESULTS TABLE ROW TIER SEED DEVICE` runs one cell. `run_here` runs
+them in processes that are forked from one that has imported torch and computed nothing, and watches them;
+`run_on_cluster` hands them to a scheduler.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +31,8 @@ from sharp_maml.evaluate import evaluate
 from sharp_maml.train import train
 
 POLL_SECONDS = 0.5
-COMMAND = (sys.executable, "-m", "reproductions.cells")
+PRELOADED = [__name__, "torch._dynamo", "torch.utils.tensorboard"]
+"""What is imported before cells are forked: all of this module, and what the trainer's optimizer and report import."""
 
 
 def run(cell: Cell, dataset: Dataset, results: Path) -> None:
@@ -81,7 +86,7 @@ def run_here(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, con
         KeyboardInterrupt: The user stopped; all cells have saved their state.
     """
     waiting: list[Cell] = list(cells)
-    running: list[tuple[Cell, subprocess.Popen[bytes], TaskID]] = []
+    running: list[tuple[Cell, BaseProcess, TaskID]] = []
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[status]}"), console=console, disable=not console.is_terminal,
@@ -92,17 +97,18 @@ def run_here(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, con
                 while waiting and len(running) < jobs:
                     cell = waiting.pop(0)
                     task = bar.add_task(f"{cell.row.name}, seed {cell.seed}", total=cell.config.iterations, status="")
-                    running.append((cell, _start(cell, data, results), task))
-                time.sleep(POLL_SECONDS)
+                    with _signals_later():
+                        running.append((cell, _start(cell, data, results), task))
+                wait([process.sentinel for _, process, _ in running], POLL_SECONDS)
                 for entry in list(running):
                     cell, process, task = entry
                     step, status = _progress(cell.directory(results))
                     bar.update(task, completed=step, status=status)
-                    if process.poll() is None:
+                    if process.exitcode is None:
                         continue
                     running.remove(entry)
-                    if process.returncode:
-                        raise RuntimeError(_failure(cell, process.returncode, results))
+                    if process.exitcode:
+                        raise RuntimeError(_failure(cell, process.exitcode, results))
                     bar.update(task, completed=cell.config.iterations, status="done")
                     if not console.is_terminal:
                         console.print(
@@ -110,9 +116,9 @@ def run_here(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, con
                         )
         finally:
             for _, process, _ in running:
-                process.send_signal(signal.SIGTERM)  # the trainer finishes its step and saves
+                process.terminate()  # the trainer finishes its step and saves
             for _, process, _ in running:
-                process.wait()
+                process.join()
 
 
 def run_on_cluster(
@@ -146,13 +152,46 @@ def run_on_cluster(
             raise RuntimeError(f"{cell.row.name}, seed {cell.seed}: job {job.job_id} failed: {failure}")
 
 
-def _start(cell: Cell, data: Path, results: Path) -> subprocess.Popen[bytes]:
-    directory = cell.directory(results)
-    directory.mkdir(parents=True, exist_ok=True)
-    command = [*COMMAND, str(data), str(results), *cell.words]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(cell.config.threads)} if cell.config.threads else None
-    with (directory / "log.txt").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+def _start(cell: Cell, data: Path, results: Path) -> BaseProcess:
+    """Start a cell's process, on Linux from a server that has imported this module and started no threads of torch."""
+    linux = sys.platform == "linux"
+    context = multiprocessing.get_context("forkserver") if linux else multiprocessing.get_context("spawn")
+    context.set_forkserver_preload(PRELOADED)
+    log = cell.directory(results) / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    process = context.Process(target=_logged, args=(log, main, [str(data), str(results), *cell.words]))
+    process.start()
+    return process
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait until the block is over, and start processes with both of them blocked.
+
+    They must not end the server, which comes with the first cell and tells how each ended, when they are sent to all
+    processes of this command; and a cell that was started while they came must be known, to be stopped.
+    """
+    both, received = (signal.SIGINT, signal.SIGTERM), []
+    resource_tracker.ensure_running()  # it unblocks them when it comes, with the first cell
+    handlers = {each: signal.signal(each, lambda signum, frame: received.append(signum)) for each in both}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        for signum in received:
+            signal.raise_signal(signum)
+
+
+def _logged(log: Path, work: Callable[[Sequence[str]], None], arguments: Sequence[str]) -> None:
+    """Work with standard output and error in a log, as a process of its own."""
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    work(arguments)
 
 
 def _progress(directory: Path) -> tuple[int, str]:
@@ -172,7 +211,8 @@ def _progress(directory: Path) -> tuple[int, str]:
 def _failure(cell: Cell, code: int, results: Path) -> str:
     log = cell.directory(results) / "log.txt"
     tail = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-    return f"{cell.row.name}, seed {cell.seed} ended with exit code {code}; the end of {log}:\n{tail}"
+    how = f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+    return f"{cell.row.name}, seed {cell.seed} {how}; the end of {log}:\n{tail}"
 
 
 def main(arguments: Sequence[str]) -> None:

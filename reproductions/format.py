@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import seaborn as sns
 from rich.markup import escape
 from rich.table import Table as TerminalTable
 
@@ -151,6 +149,9 @@ def _escape(text: str) -> str:
 
 def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str], path: Path) -> None:
     """Dots with intervals: accuracy (left) with the source's value marked, and paired difference (right)."""
+    import matplotlib.pyplot as plt  # here, since a process of a cell imports the command that started it
+    import seaborn as sns
+
     sns.set_theme(style="whitegrid", context="paper")
     drawn = [line for line in lines if line.accuracy is not None]
     places = range(len(drawn), 0, -1)

@@ -2,8 +2,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -16,18 +21,8 @@ from reproductions.cells import main, missing, run, run_here, run_on_cluster
 from reproductions.specification import Cell, load
 from sharp_maml import load_checkpoint, read_records, write_record
 from sharp_maml.data import open_cache
+from tests.reproductions import stand_in
 from tests.reproductions.records_for_tests import cell, dataset, record
-
-SCRIPT = """
-import os, pathlib, signal, sys, time
-data, results, table, row, tier, seed, device = sys.argv[1:]
-place = pathlib.Path(results) / tier / row / f"seed{seed}"
-def stop(*_):
-    (place / "saved").write_text("")
-    sys.exit(143)
-signal.signal(signal.SIGTERM, stop)
-(place / "started").write_text(os.environ.get("OMP_NUM_THREADS", ""))
-"""
 
 
 @pytest.fixture
@@ -36,12 +31,11 @@ def results(tmp_path):
 
 
 @pytest.fixture
-def instead(tmp_path, monkeypatch):
-    """Let cells run a few lines of Python in place of training; they know their `place`, `row` and `seed`."""
+def instead(monkeypatch):
+    """Let cells run a few lines of Python in place of training; see `stand_in.work`."""
 
     def use(lines: str) -> None:
-        (tmp_path / "cell.py").write_text(SCRIPT + lines)
-        monkeypatch.setattr(cells, "COMMAND", (sys.executable, "-S", str(tmp_path / "cell.py")))
+        monkeypatch.setattr(cells, "main", partial(stand_in.work, lines))
         monkeypatch.setattr(cells, "POLL_SECONDS", 0.02)
 
     return use
@@ -106,6 +100,9 @@ def test_missing_cells_are_trained_in_processes_of_their_own(tmp_path, results):
     shown = console()
     run_here(own, tmp_path / "data", results, jobs=2, console=shown)
     assert missing(own, results) == []
+    run(own[0], open_cache(tmp_path / "data"), tmp_path / "here")
+    there, here = (read_records(own[0].directory(place) / "record.json")[0] for place in (results, tmp_path / "here"))
+    assert (there.accuracies, there.learning_curve) == (here.accuracies, here.learning_curve)
     assert "maml, seed 0: done" in shown.file.getvalue()
     assert "evaluating 20 test episodes" in (own[0].directory(results) / "log.txt").read_text()
 
@@ -129,13 +126,13 @@ def test_a_terminal_shows_a_bar_a_cell(tmp_path, results, instead):
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])
 def test_as_many_cells_run_at_a_time_as_asked_and_no_more(tmp_path, results, instead, monkeypatch, jobs):
-    instead("time.sleep(0.2)")
+    instead("import time; time.sleep(0.2)")
     processes, at_a_time = [], []
     original = cells._start
 
     def counting(*arguments):
         processes.append(original(*arguments))
-        at_a_time.append(sum(process.poll() is None for process in processes))
+        at_a_time.append(sum(process.exitcode is None for process in processes))
         return processes[-1]
 
     monkeypatch.setattr(cells, "_start", counting)
@@ -145,14 +142,38 @@ def test_as_many_cells_run_at_a_time_as_asked_and_no_more(tmp_path, results, ins
 
 
 def test_a_cell_has_the_threads_of_its_configuration(tmp_path, results, instead):
-    instead("")
-    few = cell(tier=replace(cell().tier, settings={**cell().tier.settings, "threads": 3}))
-    run_here([few], tmp_path, results, jobs=1, console=console())
-    assert (few.directory(results) / "started").read_text() == "3"
+    """Three of them work: the process that a cell is forked from has started none."""
+    instead("""
+from dataclasses import replace
+from reproductions.cells import run
+from sharp_maml.data import open_cache
+from tests.reproductions.records_for_tests import cell
+tier = replace(cell().tier, settings={**cell().tier.settings, "threads": 3})
+run(cell(tier=tier), open_cache(data), results)
+""")
+    dataset(tmp_path / "data")
+    run_here([cell()], tmp_path / "data", results, jobs=1, console=console())
+    (found,) = read_records(cell().directory(results) / "record.json")
+    assert found.provenance["threads"] == 3
+
+
+def test_the_peak_memory_of_a_cell_is_its_own(tmp_path, results, instead):
+    instead("""
+from sharp_maml.train import peak_memory
+if seed == "0":
+    held = b"x" * 2**29
+(place / "peak").write_text(str(peak_memory("cpu")))
+""")
+    own = [cell(seed=0), cell(seed=1)]
+    run_here(own, tmp_path, results, jobs=1, console=console())
+    first, second = (int((each.directory(results) / "peak").read_text()) for each in own)
+    assert first > 2**29
+    assert second < first - 2**28
 
 
 def test_a_failing_cell_ends_the_others_and_shows_the_end_of_its_log(tmp_path, results, instead):
     instead("""
+import sys, time
 if row == "low":
     while not (place.parents[1] / "maml/seed0/started").exists():
         time.sleep(0.01)
@@ -169,18 +190,30 @@ time.sleep(60)
     assert not cell("low", 1).directory(results).exists()
 
 
+def test_a_killed_cell_is_named_with_its_signal(tmp_path, results, instead):
+    instead("import os; print('so far', flush=True); os.kill(os.getpid(), 9)")
+    with pytest.raises(RuntimeError, match=r"maml, seed 0 was ended by SIGKILL; the end of .*log.txt:\nso far"):
+        run_here([cell()], tmp_path, results, jobs=1, console=console())
+
+
+def test_an_error_of_a_cell_is_in_its_log(tmp_path, results, instead):
+    instead("import os; os.write(2, b'from C\\n'); raise ArithmeticError('no number')")
+    with pytest.raises(RuntimeError, match=r"(?s)exit code 1; .*ArithmeticError: no number"):
+        run_here([cell()], tmp_path, results, jobs=1, console=console())
+    assert (cell().directory(results) / "log.txt").read_text().startswith("from C\n")
+
+
 def test_an_interrupt_lets_every_cell_save_and_waits_for_it(tmp_path, results, instead, monkeypatch):
-    instead("time.sleep(60)")
+    instead("import time; time.sleep(60)")
     own = [cell("maml"), cell("low")]
+    original = cells.wait
 
-    original = cells.time.sleep
-
-    def interrupted(seconds: float) -> None:
-        original(seconds)
+    def interrupted(sentinels: list[int], seconds: float) -> None:
+        original(sentinels, seconds)
         if all((each.directory(results) / "started").exists() for each in own):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cells, "time", SimpleNamespace(sleep=interrupted))
+    monkeypatch.setattr(cells, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_here(own, tmp_path, results, jobs=2, console=console())
     assert all((each.directory(results) / "saved").exists() for each in own)
@@ -192,20 +225,92 @@ def test_an_interrupted_cell_goes_on_where_it_was(tmp_path, results, monkeypatch
     tables, tiers = load()
     own = Cell(tables["table1"], tables["table1"].baseline, tiers["smoke"], 0)
     dataset(tmp_path / "data")
-    original, metrics = cells.time.sleep, own.directory(results) / "metrics.jsonl"
+    original, metrics = cells.wait, own.directory(results) / "metrics.jsonl"
 
-    def interrupted(seconds: float) -> None:
-        original(0.001)
+    def interrupted(sentinels: list[int], seconds: float) -> None:
+        original(sentinels, 0.001)
         if metrics.exists() and metrics.read_text().count("\n") >= 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(cells, "time", SimpleNamespace(sleep=interrupted))
+        patch.setattr(cells, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_here([own], tmp_path / "data", results, jobs=1, console=console())
     assert (own.directory(results) / "last.safetensors").exists()
     run_here([own], tmp_path / "data", results, jobs=1, console=console())
     assert missing([own], results) == []
+
+
+COMMAND = """
+import signal, sys
+from functools import partial
+from pathlib import Path
+from rich.console import Console
+from reproductions import cells
+from tests.reproductions import stand_in
+from tests.reproductions.records_for_tests import cell
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+cells.PRELOADED = [cells.__name__]
+cells.main = partial(stand_in.work, sys.argv[2])
+cells.run_here([cell("maml"), cell("low")], Path("data"), Path(sys.argv[1]), jobs=2, console=Console())
+"""
+
+
+def of_session(number: int) -> list[str]:
+    """The processes of a session that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:  # ended since
+            continue
+        if int(session) == number and state not in "ZX":
+            found.append(path.with_name("cmdline").read_bytes().decode())
+    return found
+
+
+def assert_nothing_left(number: int) -> None:
+    """The server ends when it sees that the command has."""
+    until = time.monotonic() + 50
+    while (left := of_session(number)) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert left == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("signum", [None, signal.SIGINT, signal.SIGTERM], ids=str)
+def test_nothing_is_left_of_a_command_that_ends_or_is_stopped_with_all_its_processes(results, signum):
+    """As Ctrl-C in a terminal and `timeout` do it: the signal goes to every process, the server's too."""
+    lines = "import time; time.sleep(60)" if signum else ""
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(results), lines], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    places = [cell(row).directory(results) for row in ("maml", "low")]
+    if signum:
+        while command.poll() is None and not all((place / "started").exists() for place in places):
+            time.sleep(0.01)
+        os.killpg(command.pid, signum)
+    _, errors = command.communicate()
+    assert ("KeyboardInterrupt" in errors) == bool(signum), errors
+    assert all((place / "saved").exists() for place in places) == bool(signum)
+    assert_nothing_left(command.pid)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_command_that_is_stopped_while_its_first_cell_starts_leaves_no_cell_behind(results):
+    command = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(results), "import time; time.sleep(20); (place / 'ended').write_text('')"],
+        start_new_session=True, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while command.poll() is None and not any("forkserver" in each for each in of_session(command.pid)):
+        time.sleep(0.001)
+    command.terminate()
+    _, errors = command.communicate()
+    assert "KeyboardInterrupt" in errors
+    assert_nothing_left(command.pid)
+    assert not list(results.rglob("ended"))
 
 
 LINE = {"step": 59, "loss": 1.25, "seconds": 0.5}

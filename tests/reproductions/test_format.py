@@ -107,7 +107,7 @@ def test_a_dash_is_written_as_latex_writes_it():
 def drawn(tmp_path, monkeypatch):
     """Draw a figure, and look at what was drawn."""
     kept: list[Figure] = []
-    monkeypatch.setattr(forms.plt, "close", kept.append)
+    monkeypatch.setattr(plt, "close", kept.append)
 
     def draw(lines, notes=NOTES):
         figure("A title", "MAML", lines, notes, tmp_path / "figure.png")

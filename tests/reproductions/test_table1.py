@@ -642,6 +642,12 @@ def test_an_option_of_the_scheduler_without_name_or_value_is_refused(text):
         table1._option(text)
 
 
+def test_what_only_a_figure_needs_is_not_imported_with_the_command():
+    """The process of every cell imports the command that started it again."""
+    code = "import sys, reproductions.table1; sys.exit(bool({'matplotlib', 'pandas', 'seaborn'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.slow
 def test_from_nothing_to_a_table_with_the_specification_of_the_repository(tmp_path):
     """What `make reproduce-table1 TIER=smoke` does, in a process of its own, on two rows."""
