@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NUMBER", help="such as 02; default: all, then LaTeX and PDF too")
     parser.add_argument("--output", type=Path, default=Path("results/appendix"), help="default: results/appendix")
     options = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 100)
     paths = [path for path in sorted(HERE.glob("[0-9]*.ipynb")) if not options.only or path.stem[:2] in options.only]
     if not paths:
         print(f"error: no notebook begins with {' or '.join(options.only)}", file=sys.stderr)

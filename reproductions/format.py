@@ -6,11 +6,13 @@ All take the same `Line`s, so that no form can say what another does not.
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.box import HORIZONTALS
 from rich.markup import escape
 from rich.table import Table as TerminalTable
 
@@ -27,6 +29,21 @@ HEADER = (
     "Verdict",
     "Runs",
 )
+
+TERMINAL_HEADER = (
+    ("Method", False),
+    ("Source,\n%", False),
+    ("Re-run,\n%", False),
+    ("Support-set\nnorm, %", True),
+    ("Difference,\npoints", False),
+    ("Source's,\npoints", False),
+    ("Verdict", False),
+    ("Runs", True),
+)
+"""The same in two lines, accuracy and interval over seeds in one column; and what a narrow terminal does without."""
+
+WIDTH = 100
+"""Columns of a terminal that the whole table fits, and of the output where there is no terminal."""
 
 _LATEX = str.maketrans(
     {character: "\\" + character for character in "%_&#${}"}
@@ -103,14 +120,33 @@ def _header(baseline: str) -> list[str]:
     return [text.format(baseline=baseline) for text in HEADER]
 
 
-def terminal(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str]) -> TerminalTable:
-    """The table for a terminal."""
-    table = TerminalTable(title=title, caption="\n".join(notes), caption_justify="left", title_style="bold")
-    for index, text in enumerate(_header(baseline)):
-        table.add_column(text, justify="left" if index in (0, 7) else "right")
+def terminal(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str], width: int) -> TerminalTable:
+    """The table for a terminal of a width: intervals stand below their means, and only texts wrap.
+
+    Below `WIDTH` the columns of support-set norm and of runs are left out; what is left fits 80 columns.
+    """
+    reading = (
+        f"Points: difference to {baseline}, here and in the source. In brackets: 95% interval over training seeds."
+    )
+    table = TerminalTable(
+        title=title, caption=escape("\n".join([reading, *notes])), caption_justify="left", title_style="bold",
+        box=HORIZONTALS, show_edge=False, show_lines=True, collapse_padding=True, pad_edge=False,
+    )  # fmt: skip
+    shown = [index for index, (_, optional) in enumerate(TERMINAL_HEADER) if width >= WIDTH or not optional]
+    for index in shown:
+        text = TERMINAL_HEADER[index][0]
+        wraps = text in ("Method", "Verdict")
+        table.add_column(text, justify="left" if wraps else "right", no_wrap=not wraps, overflow="fold")
     for line in lines:
-        table.add_row(*map(escape, line.cells()))
+        label, source, accuracy, seeds, *others = line.cells()
+        cells = [label, source, accuracy if line.seeds is None else f"{accuracy} {seeds}", *others]
+        table.add_row(*(escape(_stacked(cells[index])) for index in shown))
     return table
+
+
+def _stacked(cell: str) -> str:
+    """A cell with what is in brackets on lines of its own."""
+    return re.sub(r"one run: ", "one run:\n", re.sub(r" (?=[\[(])", "\n", cell))
 
 
 def markdown(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str]) -> str:

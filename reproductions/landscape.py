@@ -27,7 +27,9 @@ import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 from scipy.stats import ttest_1samp
 from torch import Tensor
@@ -277,14 +279,17 @@ def drawn(record: Mapping[str, Any]) -> Figure:
 
 def terminal(record: Mapping[str, Any]) -> RichTable:
     """The decisions as a table."""
-    table = RichTable("variant", "measure", "MAML", "difference [95%]", "p", "smoother than MAML?")
+    table = RichTable(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for header in ("variant", "measure", "MAML", "difference \\[95%]", "p", "smoother\nthan MAML?"):
+        is_number = header[:1] in "Mdp"
+        table.add_column(header, justify="right" if is_number else "left", no_wrap=header != "measure", overflow="fold")
     for line in record["decisions"]:
         difference = Estimate.from_dict(line["difference"])
         table.add_row(
             line["row"],
             MEASURES[line["measure"]],
             f"{line['maml']:.4g}",
-            f"{difference.mean:+.3g} [{difference.low:.3g}, {difference.high:.3g}]",
+            escape(f"{difference.mean:+.3g} [{difference.low:.3g}, {difference.high:.3g}]"),
             f"{line['p']:.2g}",
             line["verdict"],
         )
@@ -315,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
     parser.add_argument("--tracked", action="store_true", help="draw the tracked record's figure, measure nothing")
     options = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 100)
     tier = tiers[options.tier]
     try:
         if options.tracked:

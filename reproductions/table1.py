@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -371,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--readme", action="store_true", help="with --tracked: put the table into README.md")
     parser.add_argument("--allow-dirty", action="store_true", help="accept records of uncommitted code")
     options = parser.parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    console = Console(width=None if sys.stdout.isatty() else forms.WIDTH)
     keep_freed_memory()
     for signum in (signal.SIGINT, signal.SIGTERM):  # a job in the background ignores Ctrl-C unless told otherwise
         signal.signal(signum, signal.default_int_handler)  # the cells save and end
@@ -396,7 +397,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         below = notes(table, tier, records)
         where = options.results / tier.name
         write_forms(title, table.baseline.label, lines, below, where, options.table)
-        console.print(forms.terminal(title, table.baseline.label, lines, below))
+        console.print(forms.terminal(title, table.baseline.label, lines, below, console.width))
         if not options.tracked:
             _show_tracked(table, tier, console, {record.data_name for record in records})
         console.print(f"written: {', '.join(str(where / f'{options.table}.{end}') for end in ('md', 'tex', 'png'))}")
@@ -412,8 +413,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _require_device(device: str) -> None:
+    """Refuse a GPU that this machine does not have."""
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and int(number if number.isdecimal() else 0) >= (there := torch.cuda.device_count()):
+        raise TableError(f"--device {device}: there is no such device here ({there} CUDA devices); choose cpu")
+
+
 def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Console) -> list[Record]:
     """Train what is missing; the records of all cells."""
+    if not options.cluster:
+        _require_device(options.device)
     if provenance()["dirty"] and not options.allow_dirty:
         raise TableError(
             "the working tree has uncommitted changes, and records must say which code made them: commit or stash "

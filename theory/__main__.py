@@ -13,7 +13,9 @@ import time
 from fnmatch import fnmatch
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--redraw", action="store_true", help="figures and report from the records in --output")
     parser.add_argument("--list", action="store_true", help="list the claims and stop")
     options = parser.parse_args(arguments)
-    console = Console(width=120 if not sys.stdout.isatty() else None)
+    console = Console(width=None if sys.stdout.isatty() else 100)
 
     every = registry()
     claims = {
@@ -100,7 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     for verdict in verdicts:
         write(verdict, options.output)
     path = publish(verdicts, options.output)
-    console.print(outcomes(verdicts, budget))
+    console.print(outcomes(verdicts, budget, console.width))
     console.print(f"{path}, with records and figures beside it; {time.perf_counter() - began:.0f} s")
     return 0 if budget is SMOKE or all(verdict.passed for verdict in verdicts) else 1
 
@@ -116,19 +118,21 @@ def publish(verdicts: list[Verdict], directory: Path) -> Path:
 
 def listing(claims: dict[str, Claim]) -> Table:
     """Ids, kinds of evidence and statements."""
-    table = Table("claim", "evidence", "expected", "statement", show_lines=True)
+    table = _table("claim", "evidence", "expected", "statement")
+    table.show_lines = True
     for claim in claims.values():
-        table.add_row(claim.id, claim.evidence, claim.expected, " ".join(claim.text["Statement"].split()))
+        table.add_row(claim.id, claim.evidence, claim.expected, escape(" ".join(claim.text["Statement"].split())))
     return table
 
 
-def outcomes(verdicts: list[Verdict], budget: Budget) -> Table:
-    """A line a claim."""
-    table = Table("claim", "evidence", "outcome", "controls", "furthest number, edge = 1", "seconds", "")
+def outcomes(verdicts: list[Verdict], budget: Budget, width: int) -> Table:
+    """A line a claim; below 100 columns without the kind of evidence."""
+    kind = ("evidence",) if width >= 100 else ()
+    table = _table("claim", *kind, "outcome", "controls", "furthest\n(edge 1)", "seconds", "verdict")
     for verdict in verdicts:
         table.add_row(
             verdict.claim.id,
-            verdict.claim.evidence,
+            *(verdict.claim.evidence for _ in kind),
             verdict.outcome,
             f"{verdict.turned} of {len(verdict.claim.controls)} {verdict.claim.other}",
             f"{verdict.furthest:.3f}",
@@ -141,6 +145,16 @@ def outcomes(verdicts: list[Verdict], budget: Budget) -> Table:
             if verdict.alarm
             else "undecided",
         )
+    return table
+
+
+def _table(*headers: str) -> Table:
+    """A table that fits 80 columns: what is said in several words wraps, and nothing is cut off."""
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for header in headers:
+        is_number = header.startswith(("furthest", "seconds"))
+        wraps = header in ("evidence", "controls", "statement", "verdict")
+        table.add_column(header, justify="right" if is_number else "left", no_wrap=not wraps, overflow="fold")
     return table
 
 

@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         passed = sum(one["passed"] for one in of_claim)
         not_as_expected += len(of_claim) - passed
         table.add_row(name, str(passed), str(len(of_claim) - passed - wrong), str(wrong))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
     return int(not_as_expected > 1)
 
 

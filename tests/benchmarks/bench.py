@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -215,7 +216,8 @@ def float32_error(seeds: int = 9) -> dict[str, float]:
 
 def show(record: dict[str, Any]) -> None:
     """Print the table: seconds, memory above the import and fraction of the limit, those of plain beside ours."""
-    table = Table("work", "seconds", "plain", "ratio", "min-max", "GiB", "plain", "of limit", "plain")
+    headers = "work", "seconds", "plain", "ratio", "min-max", "GiB", "plain", "of limit", "plain"
+    table = Table(*headers, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for row in record["rows"]:
         median, memory, fraction = (
             row[key] for key in ("median_seconds", "peak_gib_above_import", "fraction_of_limit")
@@ -232,7 +234,7 @@ def show(record: dict[str, Any]) -> None:
             f"{fraction['ours']:.2f}",
             f"{fraction['plain']:.2f}",
         )
-    console = Console(width=100)
+    console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     for row in record["rows"]:
         for name in record["peers"].keys() & row["ratio"].keys():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from tests.benchmarks import bench
 from tests.benchmarks.work import Work, flops, ours, plain
@@ -56,3 +57,16 @@ def test_the_benchmark_writes_its_record(tmp_path: Path, capsys: pytest.CaptureF
     ratio = row["ratio"]["plain"]
     assert ratio["min"] <= ratio["median"] <= ratio["max"]
     assert "low-1@16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", ["80", "100"])
+def test_the_tables_of_the_tracked_record_fit_the_terminal(monkeypatch, capsys, width: str) -> None:
+    monkeypatch.setattr(bench, "Console", lambda **_: Console(width=int(width)))
+    record = json.loads((Path(__file__).parents[2] / "reproductions/records/bench/speed.json").read_text())
+    bench.show(record)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= int(width)
+    assert "…" not in text
+    for row in record["rows"]:
+        assert f"{row['work']} " in text
+        assert f"{row['median_seconds']['ours']:.2f}" in text

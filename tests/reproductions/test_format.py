@@ -13,6 +13,8 @@ from rich.console import Console
 
 from reproductions import format as forms
 from reproductions.format import HEADER, Line, figure, latex, markdown, terminal
+from reproductions.specification import load
+from reproductions.table1 import build_lines, notes, tracked_records
 from sharp_maml import Estimate
 
 ONE_RUN = Estimate(45.0, -math.inf, math.inf, 1, "%")
@@ -49,13 +51,86 @@ def test_the_baseline_has_no_difference_to_itself():
     assert BASELINE.cells()[5:7] == ("—", "—")
 
 
-def test_the_terminal_shows_every_cell_and_note_brackets_included():
+def in_terminal(title, baseline, lines, notes, width) -> str:
     shown = io.StringIO()
-    Console(file=shown, width=220).print(terminal("A title (demo tier)", "MAML", LINES, NOTES))
-    text = shown.getvalue()
-    for expected in [*(cell for line in LINES for cell in line.cells()), *NOTES, "A title (demo tier)"]:
+    Console(file=shown, width=width).print(terminal(title, baseline, lines, notes, width))
+    return shown.getvalue()
+
+
+def assert_fits(text: str, lines, width: int) -> None:
+    """No line is wider, and each row has its numbers, intervals and verdict whole; labels may be folded."""
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    rule = next(line for line in text.splitlines() if set(line) == {"─"})
+    _, *rows = text.split(rule)
+    assert len(rows) == len(lines)
+    for line, row in zip(lines, rows, strict=True):
+        _, source, accuracy, seeds, support, difference, source_difference, verdict, runs = line.cells()
+        shown = [source, accuracy, "" if seeds == "—" else seeds, difference, source_difference]
+        for cell in [*shown, *([support, runs] if width >= 100 else [])]:
+            for piece in cell.replace(": ", ":\n").replace(" [", "\n[").replace(" (", "\n(").split("\n"):
+                assert piece in row
+        for word in verdict.split():
+            assert word in row
+
+
+@pytest.mark.parametrize("width", [80, 100, 220])
+def test_the_terminal_shows_every_cell_and_note_brackets_included(width):
+    text = in_terminal("A title (demo tier)", "MAML", LINES, NOTES, width)
+    assert_fits(text, LINES, width)
+    for expected in ["One_run", "100%", "[more]", *NOTES, "A title (demo tier)", "difference to MAML"]:
         assert expected in text
-    assert "Difference to MAML" in text
+
+
+def test_a_terminal_of_fewer_than_100_columns_does_without_support_set_norm_and_runs():
+    wide, narrow = (in_terminal("A title", "MAML", LINES, NOTES, width) for width in (100, 99))
+    for only in ("Support-set", "43.00 ± 0.50", "Runs"):
+        assert only in wide
+        assert only not in narrow
+
+
+TABLES, TIERS = load()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("tier", sorted(TIERS))
+@pytest.mark.parametrize("table", sorted(TABLES))
+def test_every_table_of_tracked_records_fits_the_terminal(table, tier, width):
+    own, records = TABLES[table], tracked_records(TABLES[table], TIERS[tier])
+    lines = build_lines(own, TIERS[tier], records)
+    text = in_terminal(own.title, own.baseline.label, lines, notes(own, TIERS[tier], records), width)
+    assert_fits(text, lines, width)
+
+
+def estimates(low: float, high: float):
+    """With intervals as wide as two seeds give them, or infinite."""
+    values = st.floats(low, high)
+    bounded = st.builds(lambda mean, half: Estimate(mean, mean - half, mean + half, 2), values, st.floats(0, 1300))
+    return st.none() | bounded | values.map(lambda mean: Estimate(mean, -math.inf, math.inf, 1))
+
+
+@given(
+    st.lists(
+        st.builds(
+            Line,
+            label=st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Zs"]), min_size=1, max_size=90),
+            source=st.none() | st.floats(0, 100),
+            quoted=st.booleans(),
+            accuracy=st.floats(0, 100).map(lambda mean: Estimate(mean, mean - 9, mean + 9, 600)),
+            seeds=estimates(0, 100),
+            support=st.floats(0, 100).map(lambda mean: Estimate(mean, mean - 9, mean + 9, 600)),
+            difference=estimates(-100, 100),
+            source_difference=st.none() | st.floats(-100, 100),
+            verdict=st.sampled_from(["agrees", "differs", "not enough runs to tell", "higher", "baseline", "—"]),
+            runs=st.integers(0, 9999),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    st.sampled_from([80, 100]),
+)
+def test_any_lines_fit_the_terminal(lines, width):
+    assert_fits(in_terminal("A title", "a baseline " * 5, lines, ["a note " * 40, "x" * 150], width), lines, width)
 
 
 def test_markdown_has_a_row_a_line_and_every_note():

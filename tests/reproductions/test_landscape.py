@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from reproductions import landscape
 from reproductions.table1 import main as train_table
@@ -91,3 +94,17 @@ def test_the_tracked_record_was_made_by_committed_code_and_its_decisions_are_tod
     assert record["dirty"] is False
     assert all(not cell["measured"]["dirty"] and not cell["trained"]["dirty"] for cell in record["cells"])
     assert landscape.decide(record["cells"]) == record["decisions"]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_tracked_decisions_fit_the_terminal(width):
+    record, shown = landscape.read(landscape.TRACKED / "demo.json"), io.StringIO()
+    Console(file=shown, width=width).print(landscape.terminal(record))
+    assert max(map(len, shown.getvalue().splitlines())) <= width
+    assert "…" not in shown.getvalue()
+    for line in record["decisions"]:
+        difference = line["difference"]
+        assert f"{difference['mean']:+.3g} [{difference['low']:.3g}, {difference['high']:.3g}]" in shown.getvalue()
+    for verdict in ("smoother", "less smooth", "not decided"):
+        count = sum(line["verdict"] == verdict for line in record["decisions"])
+        assert len(re.findall(rf"\d  {verdict}\s*$", shown.getvalue(), re.MULTILINE)) == count

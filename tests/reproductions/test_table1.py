@@ -527,6 +527,15 @@ def test_the_command_says_what_is_wrong_and_returns_2(place, capsys, arguments, 
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("device", "there"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
+def test_a_gpu_that_is_not_there_is_refused_whatever_records_there_are(place, capsys, monkeypatch, device, there):
+    finished(place, *(record(row, seed) for row in ROWS for seed in (0, 1)))
+    monkeypatch.setattr(table1.torch.cuda, "device_count", lambda: there)
+    assert command(place, "--device", device) == 2
+    message = f"error: --device {device}: there is no such device here ({there} CUDA devices); choose cpu\n"
+    assert capsys.readouterr().err == message
+
+
 def test_real_data_that_are_not_there_are_named(place, capsys):
     assert main(["--results", str(place / "results"), "--tier", "cpu", "--data", str(place / "nowhere")]) == 2
     assert str(place / "nowhere") in capsys.readouterr().err

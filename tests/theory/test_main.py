@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from theory.__main__ import main
-from theory.claim import SMOKE
-from theory.verdicts import judge
+from theory.__main__ import listing, main, outcomes
+from theory.claim import BUDGETS, SMOKE, registry
+from theory.verdicts import judge, read
 
 QUICK = ["--only", "rate_algebra", "--jobs", "1", "--budget", "smoke"]
 
@@ -81,3 +84,15 @@ def test_progress_is_told_in_order() -> None:
     )  # fmt: skip
     assert told[:2] == [("started", ""), ("finished", "")]
     assert len(told) == 6
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_outcomes_and_list_fit_the_terminal(width) -> None:
+    verdicts = read(Path(__file__).parents[2] / "docs" / "theory")
+    for table in (*(outcomes(verdicts, budget, width) for budget in BUDGETS.values()), listing(registry())):
+        shown = io.StringIO()
+        Console(file=shown, width=width).print(table)
+        assert max(map(len, shown.getvalue().splitlines())) <= width
+        assert "…" not in shown.getvalue()
+        for name in registry():
+            assert f"{name} " in shown.getvalue()
