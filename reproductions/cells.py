@@ -8,29 +8,36 @@ them in processes that are forked from one that has imported torch and computed 
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from reproductions.specification import Cell
 from sharp_maml import Dataset, load_checkpoint, open_dataset, read_records, write_record
-from sharp_maml.evaluate import evaluate
-from sharp_maml.train import train
+from sharp_maml.evaluate import evaluate, time_prediction
+from sharp_maml.train import duration, time_iteration, train
 
 POLL_SECONDS = 0.5
+EPISODES = "episodes.txt"
+"""In a cell's directory: a phase, its episodes done, and how many there are. It counts while newer than the metrics."""
+
 PRELOADED = [__name__, "torch._dynamo", "torch.utils.tensorboard"]
 """What is imported before cells are forked: all of this module, and what the trainer's optimizer and report import."""
 
@@ -38,10 +45,18 @@ PRELOADED = [__name__, "torch._dynamo", "torch.utils.tensorboard"]
 def run(cell: Cell, dataset: Dataset, results: Path) -> None:
     """Train a cell (or go on), judge its best checkpoint on the test episodes in both modes, write its record."""
     directory = cell.directory(results)
-    state = train(cell.config, dataset, directory)
+    tell = _teller(directory, "validation", cell.config.validation_episodes)
+    state = train(cell.config, dataset, directory, on_validation_episode=tell)
     logging.info("evaluating %d %s episodes in two batch norm modes", cell.tier.episodes, cell.table.split)
     checkpoint = load_checkpoint(directory / "best.safetensors", config_digest=cell.config.digest)
-    record = evaluate(checkpoint, dataset, name=cell.row.name, split=cell.table.split, episodes=cell.tier.episodes)
+    record = evaluate(
+        checkpoint,
+        dataset,
+        name=cell.row.name,
+        split=cell.table.split,
+        episodes=cell.tier.episodes,
+        on_episode=_teller(directory, "evaluation", 2 * cell.tier.episodes),
+    )
     # The checkpoint knows the run up to its own step; the record tells all of it.
     whole = replace(
         record,
@@ -50,6 +65,67 @@ def run(cell: Cell, dataset: Dataset, results: Path) -> None:
         learning_curve=[{**point} for point in state.curve],
     )
     write_record(directory / "record.json", whole)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one meta-iteration, and of one episode of an evaluation in each batch norm mode."""
+
+    iteration: float
+    transductive: float
+    support: float
+
+    def left(self, cell: Cell, seen: Seen) -> tuple[float, float, float]:
+        """Seconds of training, of validations and of the evaluation that a cell has before it."""
+        config = cell.config
+        due = seen.step % config.validate_every == 0 or seen.step == config.iterations
+        validated = math.ceil(seen.step / config.validate_every) if due else seen.step // config.validate_every
+        validations = math.ceil(config.iterations / config.validate_every) - validated
+        if due and seen.step and not seen.validated:
+            validations += 1
+        of_validation, of_evaluation = (
+            seen.episodes if seen.phase == phase else 0 for phase in ("validation", "evaluation")
+        )
+        validation = self.support if config.batch_norm == "support" else self.transductive
+        return (
+            (config.iterations - seen.step) * self.iteration,
+            (validations * config.validation_episodes - of_validation) * validation,
+            (cell.tier.episodes - of_evaluation / 2) * (self.transductive + self.support),
+        )
+
+
+class Seen(NamedTuple):
+    """How far a cell is, as its files tell: steps done, a word about them, whether the last one due was validated.
+
+    phase, episodes: `validation` or `evaluation`, and the episodes of it that are done; empty while it trains.
+    """
+
+    step: int = 0
+    status: str = "starting"
+    validated: bool = False
+    phase: str = ""
+    episodes: int = 0
+
+
+def measure_costs(cells: Sequence[Cell], data: Path) -> dict[str, Cost]:
+    """What things cost on this machine, by row: one iteration and one episode in each mode are timed."""
+    costs = {}
+    for name, config in {cell.row.name: cell.config for cell in cells}.items():
+        dataset = open_dataset(data, size=config.image_size)
+        episodes = (time_prediction(config, dataset, mode) for mode in ("transductive", "support"))
+        costs[name] = Cost(time_iteration(config, dataset), *episodes)
+    return costs
+
+
+def estimate(cells: Sequence[Cell], results: Path, costs: Mapping[str, Cost], jobs: int) -> str:
+    """What missing cells will take, less what those that were cut off have done."""
+    each = [costs[cell.row.name].left(cell, look(cell.directory(results))) for cell in cells]
+    parts = [sum(part) / min(jobs, len(cells)) for part in zip(*each, strict=True)]
+    training, validation, evaluation = map(duration, parts)
+    return (
+        f"{len(cells)} cells to train, {jobs} at a time: about {duration(sum(parts))} "
+        f"(training {training}, validation {validation}, evaluation {evaluation})"
+    )
 
 
 def missing(cells: Sequence[Cell], results: Path) -> list[Cell]:
@@ -71,13 +147,16 @@ def missing(cells: Sequence[Cell], results: Path) -> list[Cell]:
     return without
 
 
-def run_here(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, console: Console) -> None:
+def run_here(
+    cells: Sequence[Cell], data: Path, results: Path, *, costs: Mapping[str, Cost], jobs: int, console: Console
+) -> None:
     """Run cells in processes of their own and show how far they are.
 
     Args:
         cells: What to run, in this order.
         data: The data, as `open_dataset` takes it.
         results: Where run directories lie.
+        costs: By row; they weigh what is done and what is left.
         jobs: Processes at a time.
         console: Where progress is shown; on something that is no terminal, a line a finished cell.
 
@@ -87,38 +166,59 @@ def run_here(cells: Sequence[Cell], data: Path, results: Path, *, jobs: int, con
     """
     waiting: list[Cell] = list(cells)
     running: list[tuple[Cell, BaseProcess, TaskID]] = []
+    left = {cell.directory(results): _left(cell, costs, look(cell.directory(results))) for cell in cells}
+    total, began = sum(left.values()), time.monotonic()
     bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[count]}"),
         TextColumn("{task.fields[status]}"), console=console, disable=not console.is_terminal,
     )  # fmt: skip
+    whole = bar.add_task("all cells", total=total, count=f"0/{len(cells)}", status="")
+
+    def show() -> str:
+        """Update the bar of all cells; a word about the time left, at the speed so far."""
+        remaining, done = sum(left.values()), len(cells) - len(waiting) - len(running)
+        each = (time.monotonic() - began) / (total - remaining) if remaining < total else 1 / min(jobs, len(cells))
+        words = f"about {duration(remaining * each)} left"
+        bar.update(whole, completed=total - remaining, count=f"{done}/{len(cells)}", status=words)
+        return words
+
     with bar:
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     cell = waiting.pop(0)
-                    task = bar.add_task(f"{cell.row.name}, seed {cell.seed}", total=cell.config.iterations, status="")
+                    name = f"{cell.row.name}, seed {cell.seed}"
+                    task = bar.add_task(name, total=left[cell.directory(results)], count="", status="starting")
                     with _signals_later():
                         running.append((cell, _start(cell, data, results), task))
                 wait([process.sentinel for _, process, _ in running], POLL_SECONDS)
                 for entry in list(running):
                     cell, process, task = entry
-                    step, status = _progress(cell.directory(results))
-                    bar.update(task, completed=step, status=status)
-                    if process.exitcode is None:
+                    code, directory = process.exitcode, cell.directory(results)
+                    seen = Seen(cell.config.iterations, "done") if code == 0 else look(directory)
+                    left[directory] = 0.0 if code == 0 else _left(cell, costs, seen)
+                    completed = (bar.tasks[task].total or 0) - left[directory]
+                    steps = f"{seen.step}/{cell.config.iterations}"
+                    bar.update(task, completed=completed, count=steps, status=seen.status)
+                    if code is None:
                         continue
                     running.remove(entry)
-                    if process.exitcode:
-                        raise RuntimeError(_failure(cell, process.exitcode, results))
-                    bar.update(task, completed=cell.config.iterations, status="done")
+                    if code:
+                        raise RuntimeError(_failure(cell, code, results))
+                    words, others = show(), len(waiting) + len(running)
                     if not console.is_terminal:
-                        console.print(
-                            f"{cell.row.name}, seed {cell.seed}: done, {len(waiting) + len(running)} cells left"
-                        )
+                        words = f", {words}" if others else ""
+                        console.print(f"{cell.row.name}, seed {cell.seed}: done, {others} cells left{words}")
+                show()
         finally:
             for _, process, _ in running:
                 process.terminate()  # the trainer finishes its step and saves
             for _, process, _ in running:
                 process.join()
+
+
+def _left(cell: Cell, costs: Mapping[str, Cost], seen: Seen) -> float:
+    return sum(costs[cell.row.name].left(cell, seen))
 
 
 def run_on_cluster(
@@ -194,18 +294,42 @@ def _logged(log: Path, work: Callable[[Sequence[str]], None], arguments: Sequenc
     work(arguments)
 
 
-def _progress(directory: Path) -> tuple[int, str]:
-    """Steps done and a word about them, from the end of the metrics file."""
+def look(directory: Path) -> Seen:
+    """How far a cell is: from the end of its metrics, and from the episodes that it tells while these stand still."""
     try:
         with (directory / "metrics.jsonl").open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 1000))
+            changed = os.fstat(file.fileno())
+            file.seek(max(0, changed.st_size - 1000))
             lines = [json.loads(line) for line in file.read().decode().splitlines()[1:] if line.endswith("}")]
     except (OSError, ValueError):
-        return 0, "starting"
+        return Seen()
     trained = [line for line in lines if "loss" in line]
     if not trained:
-        return 0, "starting"
-    return int(trained[-1]["step"]), f"loss {trained[-1]['loss']:.3f}, {trained[-1]['seconds']:.3f} s/it"
+        return Seen()
+    last = trained[-1]
+    seen = Seen(int(last["step"]), f"loss {last['loss']:.3f}, {last['seconds']:.3f} s/it", lines[-1] is not last)
+    try:
+        path = directory / EPISODES
+        phase, done, of = path.read_text().split()
+        if path.stat().st_mtime_ns < changed.st_mtime_ns:  # of a validation that is over
+            return seen
+        return seen._replace(phase=phase, episodes=int(done), status=f"{phase} episode {done} of {of}")
+    except (OSError, ValueError):  # nothing told yet, or being written
+        return seen
+
+
+def _teller(directory: Path, phase: str, total: int) -> Callable[[int], None]:
+    """What a cell calls before each of the episodes of a phase, to tell `look`; it writes twice a second at most."""
+    calls, spoke = itertools.count(), -math.inf
+
+    def tell(index: int) -> None:
+        nonlocal spoke
+        done, now = next(calls) % total, time.monotonic()
+        if done == 0 or now - spoke > POLL_SECONDS:
+            spoke = now
+            (directory / EPISODES).write_text(f"{phase} {done} {total}")
+
+    return tell
 
 
 def _failure(cell: Cell, code: int, results: Path) -> str:

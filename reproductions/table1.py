@@ -12,6 +12,7 @@ import argparse
 import math
 import signal
 import sys
+import time
 import tomllib
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from reproductions import format as forms
-from reproductions.cells import missing, run_here, run_on_cluster
+from reproductions.cells import estimate, measure_costs, missing, run_here, run_on_cluster
 from reproductions.specification import HERE, TRACKED, Cell, Row, Table, Tier, load
 from sharp_maml import (
     Config,
@@ -41,7 +42,7 @@ from sharp_maml import (
     provenance,
     read_records,
 )
-from sharp_maml.train import time_iteration
+from sharp_maml.train import duration
 from synthetic import write_images
 
 README = HERE.parent / "README.md"
@@ -337,17 +338,6 @@ def check_data(cells: Sequence[Cell], to_run: Sequence[Cell], data: Path, result
         console.print(f"{data}: {given.name}, not miniImageNet; the table says so and is not compared with the source")
 
 
-def estimate(cells: Sequence[Cell], data: Path, jobs: int) -> str:
-    """What the missing cells will cost, from one timed iteration a row."""
-    rows = {cell.row.name: cell.config for cell in cells}
-    seconds = {
-        name: time_iteration(config, open_dataset(data, size=config.image_size)) * config.iterations
-        for name, config in rows.items()
-    }
-    total = sum(seconds[cell.row.name] for cell in cells) / min(jobs, len(cells))
-    return f"{len(cells)} cells to train, {jobs} at a time: about {total / 60:.1f} minutes, without evaluation"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see `--help`."""
     tables, tiers = load()
@@ -437,13 +427,16 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
         if options.data is not None and tier.data != "synthetic":
             check_data(cells, to_run, options.data, options.results, console)
         if to_run:
+            began = time.perf_counter()
             data = prepare_data(tier, options.data, options.results)
             if options.cluster:
                 own = dict(map(_option, options.cluster_options))
                 run_on_cluster(to_run, data, options.results, cluster=options.cluster, options=own, console=console)
             else:
-                console.print(estimate(to_run, data, options.jobs))
-                run_here(to_run, data, options.results, jobs=options.jobs, console=console)
+                costs = measure_costs(to_run, data)
+                ready = f"data ready after {duration(time.perf_counter() - began)}"
+                console.print(f"{estimate(to_run, options.results, costs, options.jobs)}; {ready}")
+                run_here(to_run, data, options.results, costs=costs, jobs=options.jobs, console=console)
     return read_records([cell.directory(options.results) / "record.json" for cell in cells])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,6 +87,27 @@ def correct_counts(
             found = method.logits(adapted, drawn, mode).argmax(-1)
             counts[mode][index] = int((found == drawn.query.targets).sum())
     return counts
+
+
+def time_prediction(config: Config, dataset: Dataset, mode: BatchNorm) -> float:
+    """Seconds of one episode of an evaluation, after a warm-up.
+
+    Args:
+        config: The configuration; sets torch's threads, as `train` does.
+        dataset: The images.
+        mode: The batch norm mode.
+
+    Returns:
+        The seconds, on the machine as busy as it is.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    experiment = build(replace(config, compile=False), channels=dataset.channels, batch_norm=mode)
+    params = experiment.init(config.seed)
+    for _ in range(2):
+        began = time.perf_counter()
+        correct_counts(experiment.method, params, dataset, "validation", config, episodes=1)
+    return time.perf_counter() - began
 
 
 def to_device(drawn: Episode, device: str) -> Episode:

@@ -71,7 +71,14 @@ class State:
     interruptions: int = 0
 
 
-def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: bool = False) -> State:
+def train(
+    config: Config,
+    dataset: Dataset,
+    directory: Path,
+    *,
+    show_progress: bool = False,
+    on_validation_episode: Callable[[int], object] = lambda index: None,
+) -> State:
     """Train, or go on training, until `config.iterations` steps are done.
 
     theta <- optimizer(theta, meta-gradient); every `validate_every` steps and at the end the accuracy on
@@ -83,6 +90,7 @@ def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: b
         dataset: Images of `config.image_size` pixels; each of its three splits is enough for an episode.
         directory: The run directory; made if missing.
         show_progress: A progress bar on a terminal; otherwise plain log lines.
+        on_validation_episode: Called with each index before the episode, in every validation.
 
     Returns:
         The state at the end.
@@ -107,8 +115,13 @@ def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: b
         if run.state.step >= config.iterations and not run.must_validate():
             return run.state
         with run.episodes() as stream, _Report(run, show_progress and ranks.rank == 0) as report, run.kept():
+
+            def validation_episode(index: int) -> None:
+                report.validation_episode(index)
+                on_validation_episode(index)
+
             if run.must_validate():  # an error ended the run there
-                report.validation(run.validate(report.validation_episode))
+                report.validation(run.validate(validation_episode))
                 run.save("last")
             for episodes in stream:
                 began = time.perf_counter()
@@ -117,7 +130,7 @@ def train(config: Config, dataset: Dataset, directory: Path, *, show_progress: b
                 signum = run.agree(stopped_by)
                 done = run.state.step == config.iterations
                 if run.must_validate():
-                    report.validation(run.validate(report.validation_episode))
+                    report.validation(run.validate(validation_episode))
                 if run.state.step % config.checkpoint_every == 0 or done or signum:
                     run.save("last")
                 if signum and not done:
@@ -377,7 +390,7 @@ class _Report:
             run.dataset.name,
             left,
             config.iterations,
-            _duration(left * each),
+            duration(left * each),
             each,
             peak_memory(config.device) / 2**30,
         )
@@ -391,7 +404,7 @@ class _Report:
         self._write({"step": step, **result, "seconds": round(seconds, 4)})
         if self.bar.disable and time.monotonic() - self.spoke > 30:
             self.spoke = time.monotonic()
-            left = _duration((last - step) * seconds)
+            left = duration((last - step) * seconds)
             log.info("step %d of %d: loss %.3f, %.3f s/it, %s left", step, last, result["loss"], seconds, left)
 
     def validation_episode(self, index: int) -> None:
@@ -491,7 +504,8 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours in words."""
     minutes, hours = seconds / 60, seconds / 3600
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +18,15 @@ import pytest
 from rich.console import Console
 
 from reproductions import cells
-from reproductions.cells import main, missing, run, run_here, run_on_cluster
+from reproductions.cells import Cost, Seen, estimate, look, main, measure_costs, missing, run, run_on_cluster
 from reproductions.specification import Cell, load
 from sharp_maml import load_checkpoint, read_records, write_record
 from sharp_maml.data import open_cache
 from tests.reproductions import stand_in
 from tests.reproductions.records_for_tests import cell, dataset, record
+
+COSTS = dict.fromkeys(("maml", "low", "matching-fce"), Cost(2.0, 0.25, 0.5))
+run_here = partial(cells.run_here, costs=COSTS)
 
 
 @pytest.fixture
@@ -111,8 +115,10 @@ def test_a_finished_cell_is_one_line_where_there_is_no_terminal(tmp_path, result
     instead("")
     shown = console()
     run_here([cell(seed=seed) for seed in range(3)], tmp_path, results, jobs=1, console=shown)
-    assert shown.file.getvalue().splitlines() == [
-        "maml, seed 0: done, 2 cells left", "maml, seed 1: done, 1 cells left", "maml, seed 2: done, 0 cells left",
+    lines = shown.file.getvalue().splitlines()
+    assert [re.sub(r"about \d+ s left", "... left", line) for line in lines] == [
+        "maml, seed 0: done, 2 cells left, ... left", "maml, seed 1: done, 1 cells left, ... left",
+        "maml, seed 2: done, 0 cells left",
     ]  # fmt: skip
 
 
@@ -122,6 +128,20 @@ def test_a_terminal_shows_a_bar_a_cell(tmp_path, results, instead):
     run_here([cell("maml"), cell("low")], tmp_path, results, jobs=2, console=shown)
     assert "low, seed 0" in shown.file.getvalue()
     assert "6/6" in shown.file.getvalue()
+    assert re.search(r"all cells .*2/2.* about 0 s left", shown.file.getvalue())
+
+
+def test_a_terminal_shows_the_phase_of_a_running_cell(tmp_path, results, instead):
+    line = json.dumps({"step": 6, "loss": 1.0, "seconds": 0.5})
+    instead(f"""
+import time
+(place / "metrics.jsonl").write_text('first\\n{line}\\n')
+(place / "episodes.txt").write_text("evaluation 3 8")
+time.sleep(1)
+""")
+    shown = console(terminal=True)
+    run_here([cell("maml")], tmp_path, results, jobs=1, console=shown)
+    assert "evaluation episode 3 of 8" in shown.file.getvalue()
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3])
@@ -252,7 +272,8 @@ from tests.reproductions.records_for_tests import cell
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 cells.PRELOADED = [cells.__name__]
 cells.main = partial(stand_in.work, sys.argv[2])
-cells.run_here([cell("maml"), cell("low")], Path("data"), Path(sys.argv[1]), jobs=2, console=Console())
+costs = dict.fromkeys(("maml", "low"), cells.Cost(1, 1, 1))
+cells.run_here([cell("maml"), cell("low")], Path("data"), Path(sys.argv[1]), costs=costs, jobs=2, console=Console())
 """
 
 
@@ -331,13 +352,95 @@ LINE = {"step": 59, "loss": 1.25, "seconds": 0.5}
 def test_progress_is_the_last_whole_line_of_training_in_the_metrics(tmp_path, text, expected):
     if text is not None:
         (tmp_path / "metrics.jsonl").write_text(text)
-    assert cells._progress(tmp_path) == expected
+    assert look(tmp_path)[:2] == expected
 
 
 def test_progress_skips_the_line_that_the_part_that_is_read_begins_in(tmp_path):
     text = "\n".join([json.dumps({**LINE, "note": "x" * 950}), json.dumps({**LINE, "step": 60})])
     (tmp_path / "metrics.jsonl").write_text(text)
-    assert cells._progress(tmp_path) == (60, "loss 1.250, 0.500 s/it")
+    assert look(tmp_path)[:2] == (60, "loss 1.250, 0.500 s/it")
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_told_episodes_count_while_they_are_newer_than_the_metrics(tmp_path, newer):
+    (tmp_path / "metrics.jsonl").write_text(f"first\n{json.dumps(LINE)}\n")
+    cells._teller(tmp_path, "validation", 40)(0)
+    moment = (tmp_path / "metrics.jsonl").stat().st_mtime_ns + (10**9 if newer else -(10**9))
+    os.utime(tmp_path / cells.EPISODES, ns=(moment, moment))
+    told = Seen(59, "validation episode 0 of 40", False, "validation", 0)
+    assert look(tmp_path) == (told if newer else Seen(59, "loss 1.250, 0.500 s/it"))
+
+
+@pytest.mark.parametrize("text", ["", "valid", "validation 3", "validation x 40"])
+def test_a_torn_word_on_episodes_is_passed_over(tmp_path, text):
+    (tmp_path / "metrics.jsonl").write_text(f"first\n{json.dumps(LINE)}\n")
+    (tmp_path / cells.EPISODES).write_text(text)
+    assert look(tmp_path) == Seen(59, "loss 1.250, 0.500 s/it")
+
+
+def test_episodes_are_told_from_the_first_of_each_validation_and_not_each_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(cells, "time", SimpleNamespace(monotonic=iter([0, 0.1, 0.7, 0.8, 0.9, 1.0, 1.3]).__next__))
+    tell, seen = cells._teller(tmp_path, "validation", 5), []
+    for index in (0, 1, 2, 3, 4, 0, 1):
+        tell(index)
+        seen.append((tmp_path / cells.EPISODES).read_text())
+    assert seen == [f"validation {done} 5" for done in (0, 0, 2, 2, 2, 0, 0)]
+
+
+COST = Cost(2.0, 0.25, 0.5)
+"""The tier has 6 iterations, validates 3 episodes after every 3, and evaluates 4 in two modes."""
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (Seen(), (12, 1.5, 3)),
+        (Seen(2), (8, 1.5, 3)),
+        (Seen(3), (6, 1.5, 3)),
+        (Seen(3, phase="validation", episodes=2), (6, 1.0, 3)),
+        (Seen(3, validated=True), (6, 0.75, 3)),
+        (Seen(5), (2, 0.75, 3)),
+        (Seen(6, validated=True), (0, 0, 3)),
+        (Seen(6, validated=True, phase="evaluation", episodes=4), (0, 0, 1.5)),
+    ],
+)
+def test_what_is_left_of_a_cell_is_training_validations_and_evaluation(seen, expected):
+    assert COST.left(cell(), seen) == expected
+
+
+def test_the_last_step_is_validated_whatever_its_number(results):
+    odd = cell(tier=replace(cell().tier, settings={**cell().tier.settings, "validate_every": 4}))
+    assert [COST.left(odd, Seen(step, validated=True))[1] for step in (0, 4, 5, 6)] == [1.5, 0.75, 0.75, 0]
+
+
+def test_the_estimate_is_of_everything_that_is_left_over_the_processes(results):
+    todo = [cell("maml", seed) for seed in (0, 1)]
+    assert estimate(todo, results, COSTS, 1) == (
+        "2 cells to train, 1 at a time: about 33 s (training 24 s, validation 3 s, evaluation 6 s)"
+    )
+    assert "about 16 s" in estimate(todo, results, COSTS, 2)
+    assert estimate(todo, results, COSTS, 9) == estimate(todo, results, COSTS, 2).replace("2 at a time", "9 at a time")
+    directory = todo[0].directory(results)
+    directory.mkdir(parents=True)
+    (directory / "metrics.jsonl").write_text(f"first\n{json.dumps({**LINE, 'step': 5})}\n")
+    assert "about 22 s (training 14 s" in estimate(todo, results, COSTS, 1)
+
+
+def test_costs_are_measured_once_a_row(tmp_path, monkeypatch):
+    dataset(tmp_path / "data")
+    timed = []
+    monkeypatch.setattr(cells, "time_iteration", lambda config, data: timed.append(config.variant) or 1.0)
+    monkeypatch.setattr(cells, "time_prediction", lambda config, data, mode: timed.append(mode) or 0.5)
+    todo = [cell(row, seed) for row in ("maml", "low") for seed in (0, 1)]
+    assert measure_costs(todo, tmp_path / "data") == dict.fromkeys(("maml", "low"), Cost(1.0, 0.5, 0.5))
+    assert sorted(timed) == sorted(["maml", "low", *["transductive", "support"] * 2])
+
+
+def test_a_trained_cell_has_told_its_last_evaluation(tmp_path, results):
+    run(cell("low", 1), dataset(tmp_path / "data"), results)
+    seen = look(cell("low", 1).directory(results))
+    assert (seen.step, seen.validated, seen.phase) == (6, True, "evaluation")
+    assert measure_costs([cell("low")], tmp_path / "data")["low"].iteration > 0
 
 
 class FakeJob:

@@ -23,7 +23,6 @@ from reproductions.table1 import (
     build_lines,
     check,
     check_settings,
-    estimate,
     main,
     notes,
     on_other_data,
@@ -356,24 +355,6 @@ def test_images_are_made_once_in_the_size_and_number_of_the_tier(tmp_path, monke
     assert asked[1:] == [{"size": 16, "per_class": 30}]
 
 
-def test_the_cost_is_that_of_all_cells_over_the_processes_and_each_row_is_timed_once(tmp_path, monkeypatch):
-    """A second an iteration: 600 iterations take ten minutes, and those of `low` twice as long."""
-    dataset(tmp_path / "data")
-    timed = []
-
-    def time_iteration(config, data):
-        timed.append(config.variant)
-        return 1.0 + (config.variant == "low")
-
-    monkeypatch.setattr(table1, "time_iteration", time_iteration)
-    long = replace(TIER, settings={**TIER.settings, "iterations": 600})
-    todo = [cell(row, seed, tier=long) for row in ("maml", "low") for seed in (0, 1)]
-    assert estimate(todo, tmp_path / "data", 1).startswith("4 cells to train, 1 at a time: about 60.0 minutes")
-    assert timed == ["maml", "low"]
-    assert "about 30.0 minutes" in estimate(todo, tmp_path / "data", 2)
-    assert "about 15.0 minutes" in estimate(todo, tmp_path / "data", 9)
-
-
 # The command.
 
 
@@ -449,7 +430,7 @@ def test_the_table_of_finished_cells_trains_nothing_and_shows_the_tracked_record
     assert "the repository's tracked records for comparison: MAML 60.25 ±" in out
 
 
-def run_in_this_process(todo, data, results, *, jobs, console):
+def run_in_this_process(todo, data, results, **_):
     for each in todo:
         cells.run(each, table1.open_dataset(data, size=each.config.image_size), results)
 
@@ -475,6 +456,7 @@ def test_the_seeds_asked_for_are_the_tables_first_and_those_after_it(place, monk
     monkeypatch.setattr(table1, "load", lambda: ({"table1": later}, {"demo": TIER, "smoke": TIER}))
     monkeypatch.setattr(table1, "prepare_data", lambda tier, data, results: place)
     monkeypatch.setattr(table1, "estimate", lambda *arguments: "")
+    monkeypatch.setattr(table1, "measure_costs", lambda *arguments: {})
     monkeypatch.setattr(table1, "run_here", lambda todo, *_, **options: asked.extend(todo))
     assert command(place, "--seeds", "3", "--rows", "maml") == 2  # nothing was run, so there are no records
     assert [each.seed for each in asked] == [1000, 1001, 1002]
@@ -488,6 +470,7 @@ def test_a_signal_stops_the_table_and_the_same_command_goes_on(place, capsys, mo
 
     monkeypatch.setattr(table1, "prepare_data", lambda tier, data, results: place)
     monkeypatch.setattr(table1, "estimate", lambda *arguments: "")
+    monkeypatch.setattr(table1, "measure_costs", lambda *arguments: {})
     monkeypatch.setattr(table1, "run_here", stopped)
     assert command(place) == 130
     assert "the same command goes on from there" in capsys.readouterr().out

@@ -377,7 +377,7 @@ def test_the_estimate_changes_nothing(dataset, tmp_path, monkeypatch):
     ("seconds", "text"), [(5, "5 s"), (119, "119 s"), (300, "5 min"), (7199, "120 min"), (9000, "2.5 h")]
 )
 def test_durations_are_written_for_people(seconds, text):
-    assert training._duration(seconds) == text
+    assert training.duration(seconds) == text
 
 
 def test_the_command_trains_and_names_the_command_that_evaluates(toml, tmp_path, capsys, monkeypatch):
