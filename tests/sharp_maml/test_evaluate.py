@@ -39,6 +39,22 @@ def counts(dataset, settings=None, split="test", episodes=6, seed=0):
     return of_mode[MODE]
 
 
+@pytest.mark.parametrize("method", ["sharp-maml", "matching-fce"])
+@pytest.mark.parametrize("mode", ["transductive", "support"])
+def test_an_episode_is_timed_in_each_mode_after_a_warm_up(trained, monkeypatch, method, mode):
+    timed = []
+    original = evaluation.correct_counts
+
+    def counting(*arguments, episodes):
+        timed.append(episodes)
+        return original(*arguments, episodes=episodes)
+
+    monkeypatch.setattr(evaluation, "correct_counts", counting)
+    own = {"image_size": 16, "filters": 4, "ways": 3, "queries": 4, "threads": 1, "method": method}
+    assert evaluation.time_prediction(Config.from_mapping(own), trained[0], mode) > 0
+    assert timed == [1, 1]
+
+
 def test_a_count_is_the_number_of_right_answers_of_plain_gradient_descent_on_the_support_set(trained):
     """The oracle: the network's own logits, adapted by torch.autograd and compared with the targets one by one."""
     from sharp_maml import conv4

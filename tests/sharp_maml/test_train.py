@@ -65,6 +65,12 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch, signum: int = signal.
     monkeypatch.setattr(training._Run, "step", stepping)
 
 
+def test_every_episode_of_every_validation_is_told(dataset, tmp_path):
+    told = []
+    train(tiny_config(), dataset, tmp_path / "run", on_validation_episode=told.append)
+    assert told == [0, 1, 2, 3, 4] * 2
+
+
 def test_a_run_leaves_its_config_metrics_and_checkpoints(dataset, tmp_path):
     config = tiny_config()
     state = train(config, dataset, tmp_path / "run")
