@@ -24,13 +24,13 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from reproductions.specification import Cell
-from sharp_maml import Dataset, load_checkpoint, open_dataset, read_records, write_record
+from sharp_maml import BatchNorm, Dataset, load_checkpoint, open_dataset, read_records, write_record
 from sharp_maml.evaluate import evaluate, time_prediction
 from sharp_maml.train import duration, time_iteration, train
 
@@ -55,7 +55,7 @@ def run(cell: Cell, dataset: Dataset, results: Path) -> None:
         name=cell.row.name,
         split=cell.table.split,
         episodes=cell.tier.episodes,
-        on_episode=_teller(directory, "evaluation", 2 * cell.tier.episodes),
+        on_episode=_teller(directory, "evaluation", cell.tier.episodes),
     )
     # The checkpoint knows the run up to its own step; the record tells all of it.
     whole = replace(
@@ -69,11 +69,11 @@ def run(cell: Cell, dataset: Dataset, results: Path) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one meta-iteration, and of one episode of an evaluation in each batch norm mode."""
+    """Seconds of one meta-iteration, of one episode of a validation, and of one of the evaluation in both modes."""
 
     iteration: float
-    transductive: float
-    support: float
+    validation: float
+    evaluation: float
 
     def left(self, cell: Cell, seen: Seen) -> tuple[float, float, float]:
         """Seconds of training, of validations and of the evaluation that a cell has before it."""
@@ -86,11 +86,10 @@ class Cost:
         of_validation, of_evaluation = (
             seen.episodes if seen.phase == phase else 0 for phase in ("validation", "evaluation")
         )
-        validation = self.support if config.batch_norm == "support" else self.transductive
         return (
             (config.iterations - seen.step) * self.iteration,
-            (validations * config.validation_episodes - of_validation) * validation,
-            (cell.tier.episodes - of_evaluation / 2) * (self.transductive + self.support),
+            (validations * config.validation_episodes - of_validation) * self.validation,
+            (cell.tier.episodes - of_evaluation) * self.evaluation,
         )
 
 
@@ -108,11 +107,11 @@ class Seen(NamedTuple):
 
 
 def measure_costs(cells: Sequence[Cell], data: Path) -> dict[str, Cost]:
-    """What things cost on this machine, by row: one iteration and one episode in each mode are timed."""
+    """What things cost on this machine, by row: one iteration and one episode of each kind are timed."""
     costs = {}
     for name, config in {cell.row.name: cell.config for cell in cells}.items():
         dataset = open_dataset(data, size=config.image_size)
-        episodes = (time_prediction(config, dataset, mode) for mode in ("transductive", "support"))
+        episodes = (time_prediction(config, dataset, modes) for modes in ([config.batch_norm], get_args(BatchNorm)))
         costs[name] = Cost(time_iteration(config, dataset), *episodes)
     return costs
 

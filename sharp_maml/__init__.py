@@ -9,6 +9,7 @@ from sharp_maml.allocator import keep_freed_memory
 from sharp_maml.ascent import ascent
 from sharp_maml.base import (
     Batch,
+    BatchNorm,
     DataError,
     Episode,
     LossFn,
@@ -68,6 +69,7 @@ from sharp_maml.tree import add_scaled, dot, mean, norm
 __all__ = [
     "ADAPTATION",
     "Batch",
+    "BatchNorm",
     "Checkpoint",
     "CheckpointError",
     "Config",

@@ -89,24 +89,24 @@ def correct_counts(
     return counts
 
 
-def time_prediction(config: Config, dataset: Dataset, mode: BatchNorm) -> float:
+def time_prediction(config: Config, dataset: Dataset, modes: Sequence[BatchNorm]) -> float:
     """Seconds of one episode of an evaluation, after a warm-up.
 
     Args:
         config: The configuration; sets torch's threads, as `train` does.
         dataset: The images.
-        mode: The batch norm mode.
+        modes: The batch norm modes.
 
     Returns:
         The seconds, on the machine as busy as it is.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    experiment = build(replace(config, compile=False), channels=dataset.channels, batch_norm=mode)
+    experiment = build(replace(config, compile=False), channels=dataset.channels)
     params = experiment.init(config.seed)
     for _ in range(2):
         began = time.perf_counter()
-        correct_counts(experiment.method, params, dataset, "validation", config, episodes=1)
+        correct_counts(experiment.method, params, dataset, "validation", config, episodes=1, modes=modes)
     return time.perf_counter() - began
 
 

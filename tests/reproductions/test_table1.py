@@ -455,6 +455,7 @@ def test_the_seeds_asked_for_are_the_tables_first_and_those_after_it(place, monk
     later = replace(TABLE, first_seed=1000)
     monkeypatch.setattr(table1, "load", lambda: ({"table1": later}, {"demo": TIER, "smoke": TIER}))
     monkeypatch.setattr(table1, "prepare_data", lambda tier, data, results: place)
+    monkeypatch.setattr(table1, "measure_costs", lambda *arguments: {})
     monkeypatch.setattr(table1, "estimate", lambda *arguments: "")
     monkeypatch.setattr(table1, "measure_costs", lambda *arguments: {})
     monkeypatch.setattr(table1, "run_here", lambda todo, *_, **options: asked.extend(todo))
@@ -469,6 +470,7 @@ def test_a_signal_stops_the_table_and_the_same_command_goes_on(place, capsys, mo
         time.sleep(60)
 
     monkeypatch.setattr(table1, "prepare_data", lambda tier, data, results: place)
+    monkeypatch.setattr(table1, "measure_costs", lambda *arguments: {})
     monkeypatch.setattr(table1, "estimate", lambda *arguments: "")
     monkeypatch.setattr(table1, "measure_costs", lambda *arguments: {})
     monkeypatch.setattr(table1, "run_here", stopped)
@@ -534,9 +536,10 @@ def real(place, monkeypatch):
 def test_other_data_on_a_tier_of_miniimagenet_are_named_before_training_and_in_the_table(
     real, place, capsys, monkeypatch
 ):
-    def trained(todo, data, results, *, jobs, console):
+    def trained(todo, data, results, *, costs, jobs, console):
         finished(place, *(record(c.row.name, c.seed, data_name=real.name, data_digest=real.digest) for c in todo))
 
+    monkeypatch.setattr(table1, "measure_costs", lambda *arguments: {})
     monkeypatch.setattr(table1, "estimate", lambda *arguments: "")
     monkeypatch.setattr(table1, "run_here", trained)
     track(place, record("maml", data_name="miniimagenet"))

@@ -40,19 +40,19 @@ def counts(dataset, settings=None, split="test", episodes=6, seed=0):
 
 
 @pytest.mark.parametrize("method", ["sharp-maml", "matching-fce"])
-@pytest.mark.parametrize("mode", ["transductive", "support"])
-def test_an_episode_is_timed_in_each_mode_after_a_warm_up(trained, monkeypatch, method, mode):
+@pytest.mark.parametrize("modes", [["transductive"], ["transductive", "support"]])
+def test_an_episode_is_timed_in_the_modes_after_a_warm_up(trained, monkeypatch, method, modes):
     timed = []
     original = evaluation.correct_counts
 
-    def counting(*arguments, episodes):
-        timed.append(episodes)
-        return original(*arguments, episodes=episodes)
+    def counting(*arguments, episodes, modes):
+        timed.append((episodes, modes))
+        return original(*arguments, episodes=episodes, modes=modes)
 
     monkeypatch.setattr(evaluation, "correct_counts", counting)
     own = {"image_size": 16, "filters": 4, "ways": 3, "queries": 4, "threads": 1, "method": method}
-    assert evaluation.time_prediction(Config.from_mapping(own), trained[0], mode) > 0
-    assert timed == [1, 1]
+    assert evaluation.time_prediction(Config.from_mapping(own), trained[0], modes) > 0
+    assert timed == [(1, modes)] * 2
 
 
 def test_a_count_is_the_number_of_right_answers_of_plain_gradient_descent_on_the_support_set(trained):
