@@ -120,8 +120,7 @@ def check_settings(records: Sequence[Record], table: Table, tier: Tier) -> None:
     stale = [
         f"{record.name} (seed {record.seed})"
         for record in records
-        if record.config_digest
-        != Cell(table, rows[record.name], tier, record.seed, record.config["device"]).config.digest
+        if record.config_digest != Cell(table, rows[record.name], tier, record.seed).config.digest
     ]
     if stale:
         raise TableError(f"{', '.join(stale)}: made with other settings than table1.toml has now; run them again")

@@ -546,7 +546,7 @@ def test_other_data_on_a_tier_of_miniimagenet_are_named_before_training_and_in_t
     for _ in range(2):  # the second time there is nothing to train
         assert command(place, "--data", str(place / "data")) == 0
         out = capsys.readouterr().out
-        assert f"{place / 'data'}: made up, not miniImageNet; the table says so" in " ".join(out.split("\n"))
+        assert f"{place / 'data'}: made up, not miniImageNet; the table says so" in " ".join(out.split())
         assert "tracked records" not in out
         table = (place / "results/smoke/table1.md").read_text()
         assert table.startswith("**A title, on made up (smoke tier)**")
