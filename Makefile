@@ -24,7 +24,7 @@ $(VENV)/main $(VENV)/dev: $(VENV)/%: requirements/%.lock pyproject.toml
 	@touch $(VENV)/main $@
 
 reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation|radii|landscape
-#   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so)
+#   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so), and TORCH
 	$(RUN) -m reproductions.table1 --tier $(TIER) --table $(TABLE) --jobs $(JOBS) $(OPTIONS)
 
 records:  ## copy the records of TIER=... from results/ to the tracked ones

@@ -24,6 +24,7 @@ E = sum e P u - (b p + a q)/n:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
@@ -76,7 +77,13 @@ def block(
 
 
 class _Once(Function):
-    """What the three functions share: they are never vmapped."""
+    """What the three functions share: they are never vmapped, and know their signature.
+
+    Torch binds the arguments of every call to it, and would find it anew each time, which shows on small images.
+    """
+
+    def __init_subclass__(cls) -> None:
+        cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
 
     @staticmethod
     def vmap(*_: Any) -> NoReturn:

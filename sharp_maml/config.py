@@ -61,6 +61,9 @@ ADAPTATION = (
 )
 """Settings of the adaptation, which Matching Networks do not have."""
 
+Schedule = Literal["constant", "cosine"]
+"""The outer step size over the meta-iterations."""
+
 Precision = Literal["full", "tf32", "bfloat16"]
 """How the network computes: in `dtype`; on a GPU with TF32 products; or in bfloat16, with parameters in float32."""
 
@@ -98,6 +101,8 @@ class Config:
         batch_norm: Whose statistics normalise the query set: its own, or the support set's.
         optimizer: The outer optimizer.
         beta_up: Outer step size, > 0.
+        schedule: What becomes of it: `constant`, or `cosine`, beta_up (1 + cos(pi t / iterations)) / 2 at step t, which
+            ends at nothing, so that the last parameters depend less on the last episodes.
         meta_batch: Episodes of a meta-iteration, at least 1.
         iterations: Meta-iterations, at least 1.
         validate_every: Meta-iterations between validations, at least 1.
@@ -140,6 +145,7 @@ class Config:
     batch_norm: BatchNorm = "transductive"
     optimizer: Literal["adam", "sgd"] = "adam"
     beta_up: float = 1e-3
+    schedule: Schedule = "constant"
     meta_batch: int = 4
     iterations: int = 60_000
     validate_every: int = 1_000

@@ -191,11 +191,19 @@ class _Run:
             self._stop_at_non_finite(episodes, loss, loss_ascent, size)
         for name, value in self.params.items():
             value.grad = result.grad[name]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._step_size()
         self.optimizer.step()
         self.state.step += 1
         self.state.loss_sum += loss
         self.state.loss_count += 1
         return {"loss": loss, "loss_ascent": loss_ascent, "grad_norm": size}
+
+    def _step_size(self) -> float:
+        """The outer step size of the next update, a function of its number alone."""
+        if self.config.schedule == "constant":
+            return self.config.beta_up
+        return self.config.beta_up * (1 + math.cos(math.pi * self.state.step / self.config.iterations)) / 2
 
     def _size(self) -> Tensor:
         """Norm of the parameters."""

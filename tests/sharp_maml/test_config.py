@@ -119,6 +119,7 @@ def test_the_digest_sees_every_other_setting(name: str) -> None:
         "first_order": True,
         "batch_norm": "support",
         "optimizer": "sgd",
+        "schedule": "cosine",
         "dtype": "float64",
         "precision": "bfloat16",
     }

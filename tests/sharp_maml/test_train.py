@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -174,6 +175,30 @@ def test_metrics_after_the_last_checkpoint_and_a_torn_line_are_dropped_on_resume
     train(tiny_config(), dataset, tmp_path / "run")
     steps = [json.loads(line)["step"] for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_outer_step_follows_its_schedule_also_after_an_interruption(dataset, tmp_path, monkeypatch, schedule):
+    """With plain SGD an update is step size times gradient: both are seen at every step."""
+    sizes = []
+    original = torch.optim.SGD.step
+
+    def step(self, *arguments):
+        before = [value.detach().clone() for value in self.param_groups[0]["params"]]
+        original(self, *arguments)
+        after = self.param_groups[0]["params"]
+        moved = max(float((a - b).detach().abs().max()) for a, b in zip(after, before, strict=True))
+        sizes.append(moved / max(float(value.grad.abs().max()) for value in after))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    config = tiny_config(optimizer="sgd", beta_up=0.5, schedule=schedule, dtype="float64", checkpoint_every=3)
+    with_nan(monkeypatch, episode=2 * 5)
+    with pytest.raises(NonFiniteError):
+        train(config, dataset, tmp_path / "run")
+    monkeypatch.setattr(training, "EpisodeStream", EpisodeStream)
+    train(config, dataset, tmp_path / "run")
+    expected = [0.5 * (1 if schedule == "constant" else math.cos(math.pi * t / 16) ** 2) for t in range(8)]
+    assert sizes == pytest.approx(expected, rel=1e-6)
 
 
 def test_selection_sees_the_validation_classes_only(dataset, tmp_path, monkeypatch):
