@@ -242,7 +242,7 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         else ""
     )
     radii = sorted({(c.variant, c.alpha_low, c.alpha_up) for c in adapting if c.variant != "maml"})
-    falling = "" if one.schedule == "constant" else f" ({one.schedule} to 0)"
+    outer = f"{one.optimizer} with step {one.beta_up:g}" + ("" if one.schedule == "constant" else " (cosine to 0)")
     first, budget = records[0], f"{one.meta_batch} episodes a meta-iteration, {one.iterations:,} meta-iterations"
     ran = {commit for record in records for commit in str(record.provenance["commit"]).split(", then ")}
     commits = ", ".join(sorted(commit[:10] for commit in ran))
@@ -251,7 +251,7 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
     hours = sum(record.seconds for record in records) / 3600
     lines = [
         f"Data: {tier.label} ({first.data_name}, digest {first.data_digest[:12]}), {one.image_size} pixels.",
-        f"Budget: conv4 with {one.filters} filters, {inner}{budget}, {one.optimizer} with step {one.beta_up:g}{falling}.",
+        f"Budget: conv4 with {one.filters} filters, {inner}{budget}, {outer}.",
         "Radii: " + "; ".join(f"{name} {low:g} (low), {up:g} (up)" for name, low, up in radii) + "." if radii else "",
         f"Judged on {first.protocol['episodes']:,} fixed {table.split} episodes of {one.ways} ways, {one.shots} "
         f"shot(s) and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are "
