@@ -36,12 +36,11 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from sharp_maml import clopper_pearson, meta_gradient
 from synthetic import Welsch
 from theory.claim import Budget, Item
-from theory.runner import tasks_at_once
+from theory.runner import tasks_at_once, traced
 
 LEVEL = 1e-4
 """Probability that a Clopper-Pearson interval of these claims misses on one side."""
@@ -131,7 +130,7 @@ def train(setting: Setting, support: Tensor, query: Tensor, *, alpha_up: float) 
         ).grad["x"]
 
     x = torch.full((len(support), setting.dim), 0.5, dtype=torch.float64)
-    gradient = make_fx(torch.vmap(one))(x, support, query)
+    gradient = traced(torch.vmap(one), x, support, query)
     for _ in range(STEPS):
         x = x - RATE * gradient(x, support, query)
     return x

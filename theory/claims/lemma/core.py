@@ -27,12 +27,12 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from sharp_maml import meta_gradient
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
 from theory.claims.lemma import Instance, counted, counted_case, robust
 from theory.line import Point, inner_steps
+from theory.runner import traced
 
 NAMED = ("C0", "C1", "C2", "C5")
 RATIOS = (Q(1, 2), Q(9, 10), Q(2))
@@ -99,7 +99,7 @@ def ends(name: str, seed: int) -> tuple[Tensor, Tensor]:
     def step(x: Tensor) -> Tensor:
         return meta_gradient(family.loss, {"x": x}, episodes, beta_low=beta).grad["x"]
 
-    gradient = make_fx(torch.vmap(step))(start)
+    gradient = traced(torch.vmap(step), start)
     x = start
     for _ in range(STEPS):
         x = x - gradient(x) / smoothness
