@@ -61,10 +61,11 @@ lint: $(VENV)/dev
 
 # One thread a process: on a busy machine two make small steps many times slower.
 unit: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal
 
+# A file a process: the claims are measured once, in processes of their own, and beside them the mutants.
 theory-tests: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m theory
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m theory -n $(JOBS) --dist loadfile
 
 theory: $(VENV)/dev  ## all claims and their controls, with report and figures: BUDGET=smoke|test|full
 	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
@@ -73,10 +74,7 @@ slow: $(VENV)/dev  ## the slow tests, and with DATA=dir those on real data
 	$(RUN) -m pytest -m "slow or data" $(if $(DATA),--data=$(DATA) --require=data)
 
 coverage: $(VENV)/dev  ## line and branch coverage of the core by the unit tests
-	$(RUN) -m coverage erase
-	OMP_NUM_THREADS=1 $(RUN) -m coverage run -m pytest
-	$(RUN) -m coverage combine --quiet
-	$(RUN) -m coverage report --fail-under=95
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term --cov-fail-under=95
 
 $(PEERS)/installed: tests/benchmarks/peers.txt requirements/dev.lock
 	$(PYTHON) -m venv $(PEERS)

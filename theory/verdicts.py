@@ -7,6 +7,7 @@ Claims that read the same runs name them in `shares` and are measured by one pro
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from sharp_maml import provenance, write_atomically
 from theory.claim import LEVEL, Budget, Curve, Evidence, Item, Unit, Verdict, decide, registry
 
 SCHEMA = 1
+TRACKED = Path(__file__).parents[1] / "docs/theory"
+"""Where the results of the full budget lie."""
 _progress: Any = None
 
 
@@ -60,8 +63,8 @@ def judge(
     evidence: dict[Unit, Evidence] = {}
     seconds: dict[Unit, float] = {}
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start, initargs=(progress,)) as pool:
-        largest_first = sorted(groups.values(), key=len, reverse=True)
-        waiting = {pool.submit(_measure, group, budget, seed) for group in largest_first}
+        longest_first = sorted(groups.values(), key=lambda group: sum(map(_recorded_seconds, group)), reverse=True)
+        waiting = {pool.submit(_measure, group, budget, seed) for group in longest_first}
         try:
             while waiting:
                 done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
@@ -169,6 +172,14 @@ def read(directory: Path) -> list[Verdict]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that `path` holds the old content or the new one, whole."""
     write_atomically(path, (json.dumps(content, indent=1, default=float) + "\n").encode())
+
+
+def _recorded_seconds(name: str) -> float:
+    """How long a claim took with the full budget; infinity if it has no record yet."""
+    path = TRACKED / "records" / f"{name}.json"
+    if not path.exists():
+        return math.inf
+    return sum(unit["seconds"] for unit in json.loads(path.read_text(encoding="utf-8"))["units"].values())
 
 
 def _start(progress: Any) -> None:
