@@ -180,7 +180,7 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     module = make_fx(function)(*arguments)
     first: dict[str, Node] = {}
     for node in module.graph.nodes:
-        of = node.args[0] if node.args else None
+        of: Any = node.args[0] if node.args else None
         if node.target is aten.ones_like.default:
             shape, dtype, *_ = of.meta["tensor_meta"]
             node.target, node.args, node.kwargs = aten.ones.default, (list(shape),), {"dtype": dtype}

@@ -179,7 +179,8 @@ def _recorded_seconds(name: str) -> float:
     path = TRACKED / "records" / f"{name}.json"
     if not path.exists():
         return math.inf
-    return sum(unit["seconds"] for unit in json.loads(path.read_text(encoding="utf-8"))["units"].values())
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return math.fsum(unit["seconds"] for unit in found["units"].values())
 
 
 def _start(progress: Any) -> None:

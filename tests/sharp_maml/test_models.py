@@ -96,8 +96,8 @@ def test_with_a_context_the_logits_of_a_query_do_not_depend_on_the_others(form: 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_gradient_flows_through_the_statistics_of_the_context(form: str) -> None:
-    model = conv4(ways=2, filters=2, image_size=16, batch_norm_form=form)
-    params, context, inputs = perturbed(model.init(generator())), normal(4, 3, 16, 16), normal(2, 3, 16, 16, seed=2)
+    model = conv4(ways=2, filters=2, image_size=16, channels=1, batch_norm_form=form)
+    params, context, inputs = perturbed(model.init(generator())), normal(2, 1, 16, 16), normal(2, 1, 16, 16, seed=2)
     names = ["conv1.weight", "norm2.bias", "conv4.weight"]
 
     def logits(*values: Tensor) -> Tensor:

@@ -4,42 +4,51 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from theory import verdicts
 from theory.__main__ import listing, main, outcomes
 from theory.claim import BUDGETS, SMOKE, registry
-from theory.verdicts import judge, read
 
 QUICK = ["--only", "rate_algebra", "--jobs", "1", "--budget", "smoke"]
 
 
-def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(tmp_path, capsys) -> None:
-    assert main([*QUICK, "--output", str(tmp_path)]) == 0
-    text = (tmp_path / "REPORT.md").read_text()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> tuple[Path, str]:
+    """What the command writes, and what it prints."""
+    place, printed = tmp_path_factory.mktemp("theory"), io.StringIO()
+    with redirect_stdout(printed):
+        assert main([*QUICK, "--output", str(place)]) == 0
+    return place, printed.getvalue()
+
+
+def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(written) -> None:
+    place, printed = written
+    text = (place / "REPORT.md").read_text()
     assert "1 of 1 claims came out as expected" in text
     for line in ("**supported**", "figures/rate_algebra.png", "records/rate_algebra.json", "| without V | refuted |"):
         assert line in text
-    assert (tmp_path / "figures/rate_algebra.png").stat().st_size > 10_000
-    assert (tmp_path / "figures/rate_algebra.pdf").exists()
-    record = json.loads((tmp_path / "records/rate_algebra.json").read_text())
+    assert (place / "figures/rate_algebra.png").stat().st_size > 10_000
+    assert (place / "figures/rate_algebra.pdf").exists()
+    record = json.loads((place / "records/rate_algebra.json").read_text())
     assert (record["id"], record["schema"], record["passed"], record["budget"]["name"]) == (
         "rate_algebra", 1, True, "smoke",
     )  # fmt: skip
     assert record["units"]["without V"]["outcome"] == "refuted"
     assert record["commit"]
-    assert "too small to decide" in capsys.readouterr().out
+    assert "too small to decide" in printed
 
 
-def test_figures_and_report_come_from_the_records_alone(tmp_path, capsys) -> None:
-    main([*QUICK, "--output", str(tmp_path)])
-    before = (tmp_path / "REPORT.md").read_text()
-    for path in (tmp_path / "REPORT.md", tmp_path / "figures/rate_algebra.png"):
-        path.unlink()
+def test_figures_and_report_come_from_the_records_alone(written, tmp_path) -> None:
+    place, _ = written
+    shutil.copytree(place / "records", tmp_path / "records")
     assert main(["--redraw", "--output", str(tmp_path)]) == 0
-    assert (tmp_path / "REPORT.md").read_text() == before
+    assert (tmp_path / "REPORT.md").read_text() == (place / "REPORT.md").read_text()
     assert (tmp_path / "figures/rate_algebra.png").exists()
 
 
@@ -72,24 +81,29 @@ def test_numbers_out_of_range_are_refused(arguments, capsys) -> None:
 
 def test_the_error_of_a_measurement_comes_through() -> None:
     with pytest.raises(ValueError, match="Overflow"):
-        judge(["rate_erm_limit"], SMOKE, 2**80, jobs=1)
+        verdicts.judge(["rate_erm_limit"], SMOKE, 2**80, jobs=1)
 
 
-def test_progress_is_told_in_order() -> None:
+def test_progress_is_told_in_order_and_what_took_longest_comes_first(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(verdicts, "TRACKED", tmp_path)
+    for name, seconds in {"generalization_kl": 1.0, "rate_worst_case": 2.0}.items():
+        verdicts.write_json(tmp_path / f"records/{name}.json", {"units": {"claim": {"seconds": seconds}}})
     told: list[tuple[str, str]] = []
-    judge(
-        ["rate_worst_case"], SMOKE, 0, jobs=1,
-        started=lambda unit: told.append(("started", unit.control)),
-        finished=lambda unit: told.append(("finished", unit.control)),
+    verdicts.judge(
+        ["generalization_kl", "rate_worst_case", "generalization_ball"], SMOKE, 0, jobs=1,
+        started=lambda unit: told.append(("started", str(unit))),
+        finished=lambda unit: told.append(("finished", str(unit))),
     )  # fmt: skip
-    assert told[:2] == [("started", ""), ("finished", "")]
-    assert len(told) == 6
+    assert told[0::2] == [("started", unit) for _, unit in told[1::2]]
+    began = [unit for event, unit in told if event == "started" and unit.endswith(": claim")]
+    assert began == [f"{name}: claim" for name in ("generalization_ball", "rate_worst_case", "generalization_kl")]
+    assert len(told) == 14
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_outcomes_and_list_fit_the_terminal(width) -> None:
-    verdicts = read(Path(__file__).parents[2] / "docs" / "theory")
-    for table in (*(outcomes(verdicts, budget, width) for budget in BUDGETS.values()), listing(registry())):
+    tracked = verdicts.read(Path(__file__).parents[2] / "docs" / "theory")
+    for table in (*(outcomes(tracked, budget, width) for budget in BUDGETS.values()), listing(registry())):
         shown = io.StringIO()
         Console(file=shown, width=width).print(table)
         assert max(map(len, shown.getvalue().splitlines())) <= width

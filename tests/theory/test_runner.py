@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from sharp_maml import Batch, Episode, meta_gradient
 from synthetic import LogCosh, Quadratic, Wells
-from theory.runner import OFF, Power, Schedule, horizons, run, tasks_at_once, variants
+from theory.runner import OFF, Power, Schedule, horizons, run, tasks_at_once, traced, variants
 
 CENTRES = torch.tensor([[0.0, 0.5], [1.5, -1.0]], dtype=torch.float64)
 WELLS = Wells(CENTRES, CENTRES.flip(0), zeta=0.3, sA=0.2, xi=0.7)
@@ -101,6 +102,20 @@ def test_powers_and_horizons() -> None:
     assert OFF.at(100) == 0.0
     assert horizons(8) == (64, 128, 256)
     assert [s.name for s in SCHEDULES] == ["maml", "up", "low", "both"]
+
+
+def test_a_traced_step_has_the_numbers_of_all_operations_with_half_of_them() -> None:
+    episodes = WELLS.draw(torch.Generator().manual_seed(0), 4)
+
+    def step(x: torch.Tensor, episodes: list[Episode]) -> torch.Tensor:
+        settings = {"beta_low": 0.3, "alpha_low": 0.2, "alpha_up": 0.1, "map_episodes": tasks_at_once}
+        return meta_gradient(WELLS.loss, {"x": x}, episodes, query_loss=WELLS.query_loss, **settings).grad["x"]
+
+    step = torch.vmap(step)
+    whole, found = make_fx(step)(START.repeat(4, 1), episodes), traced(step, START.repeat(4, 1), episodes)
+    for x in (START, -3 * START):
+        assert torch.equal(found(x.repeat(4, 1), episodes), whole(x.repeat(4, 1), episodes))
+    assert len(found.graph.nodes) < 0.6 * len(whole.graph.nodes)
 
 
 def test_tasks_at_once_is_map() -> None:
