@@ -96,14 +96,12 @@ class Wells:
         zetas, xis = linear_terms(generator, tasks=self.tasks, n=n, dim=self.dim)
         signs = torch.randint(0, 2, (self.tasks, n), generator=generator, dtype=torch.float64) * 2 - 1
         heights = self.A * (1 + self.sA * signs)
+        supports = torch.stack([self.support_centres[:, None].expand_as(zetas), self.zeta * zetas], 2)
+        queries = torch.stack([self.query_centres[:, None].expand_as(xis), self.xi * xis], 2)
+        height = torch.full((n,), self.B, dtype=torch.float64)
         return [
-            Episode(
-                Batch(torch.stack([a.expand(n, -1), self.zeta * zeta], 1), height),
-                Batch(torch.stack([c.expand(n, -1), self.xi * xi], 1), torch.full((n,), self.B, dtype=torch.float64)),
-            )
-            for a, c, zeta, xi, height in zip(
-                self.support_centres, self.query_centres, zetas, xis, heights, strict=True
-            )
+            Episode(Batch(support, A), Batch(query, height))
+            for support, A, query in zip(supports, heights, queries, strict=True)
         ]
 
     def pointing(self, direction: Tensor) -> Episode:
