@@ -175,7 +175,8 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """What `make_fx` records of a function of tensors, without what changes no number.
 
     Gone are what is computed twice, what nobody reads, views that show all as it is, and the values of losses, of which
-    a gradient needs only the shape: half of the operations and of the time. Nothing may write into a tensor.
+    a gradient needs only the shape: half of the operations and of the time. Nothing may write into a tensor or draw a
+    random number.
     """
     module = make_fx(function)(*arguments)
     first: dict[str, Node] = {}
