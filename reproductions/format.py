@@ -214,7 +214,8 @@ def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str
         (left, "s", grey, "same checkpoints, support-set batch norm"),
         (left, "D", orange, "printed by the source (miniImageNet)"),
     ):
-        axes.plot([], [], marker, color=colour, label=label, markersize=5)
+        if colour != orange or any(line.source is not None for line in drawn):
+            axes.plot([], [], marker, color=colour, label=label, markersize=5)
     right.axvline(0, color="0.3", linewidth=0.8)
     finite = [
         bound

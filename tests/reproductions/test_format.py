@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import math
 import re
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import pytest
@@ -222,6 +223,13 @@ def test_the_figure_marks_the_values_of_the_source_beside_the_rows_that_have_one
     left, right = drawn(LINES).axes
     assert dots(left, "D") == [47.13, 48.87]
     assert dots(right, "D") == [1.74]
+
+
+def test_the_legend_names_the_source_where_one_of_its_values_is_marked(drawn):
+    own = replace(LOW, source=None, source_difference=None)
+    of_legend = [[text.get_text() for text in drawn(lines).legends[0].texts] for lines in (LINES, [own])]
+    assert "printed by the source (miniImageNet)" in of_legend[0]
+    assert len(of_legend[1]) == len(of_legend[0]) - 1
 
 
 def test_rows_stand_from_top_to_bottom_in_the_order_of_the_table(drawn):
