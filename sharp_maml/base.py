@@ -61,8 +61,8 @@ class Method(NamedTuple):
 
     gradient: (params, episodes) -> MetaGradient.
     adapt: (params, support) -> parameters adapted as at test, detached; `params` themselves where nothing is adapted.
-    logits: (adapted, episode, batch norm mode) -> query logits, `n_query x ways`, detached. The adaptation is the same
-        in both modes; None is the mode of the training.
+    logits: (adapted, episode, batch norm mode) -> query logits, `n_query x ways`, detached; None is the mode of the
+    training. The adaptation is the same in both modes.
     """
 
     gradient: Callable[[Params, Sequence[Episode]], MetaGradient]
