@@ -2,7 +2,6 @@
 
 PYTHON ?= python3
 TIER ?= demo
-TABLE ?= table1
 BUDGET ?= test
 JOBS ?= 2
 VENV := .venv
@@ -23,9 +22,9 @@ $(VENV)/main $(VENV)/dev: $(VENV)/%: requirements/%.lock pyproject.toml
 	@TORCH=$(TORCH) $(PYTHON) requirements/install.py $*
 	@touch $(VENV)/main $@
 
-reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=table1|ablation|radii|landscape
+reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=name
 #   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so), and TORCH
-	$(RUN) -m reproductions.table1 --tier $(TIER) --table $(TABLE) --jobs $(JOBS) $(OPTIONS)
+	$(RUN) -m reproductions.table1 --tier $(TIER) $(if $(TABLE),--table $(TABLE)) --jobs $(JOBS) $(OPTIONS)
 
 records:  ## copy the records of TIER=... from results/ to the tracked ones
 	@mkdir -p reproductions/records/$(TIER)

@@ -124,7 +124,7 @@ class Appendix:
         """A table of accuracies, of every tier that has records, and its figure."""
         tables, tiers = load()
         table, shown = tables[name], 0
-        for tier in tiers.values():
+        for tier in (each for each in tiers.values() if name in each.tables):
             if self.results is None:
                 records = tracked_records(table, tier)
             else:
@@ -138,7 +138,7 @@ class Appendix:
                 continue
             shown += 1
             check(records, table.rows, allow_dirty=True)  # `notes` says so
-            lines, below = build_lines(table, tier, records), notes(table, tier, records)
+            lines, below = build_lines(table, records), notes(table, tier, records)
             title = f"{table.title} ({tier.name} tier)"
             self.text(forms.markdown(title, table.baseline.label, lines, below))
             with TemporaryDirectory() as directory:

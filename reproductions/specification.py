@@ -38,8 +38,9 @@ class Row:
 class Table:
     """Rows, and the one that the others are compared with.
 
-    split: classes that the accuracies are measured on. first_seed: training seeds are first_seed, first_seed + 1, ...;
-    what is chosen on a table must not share seeds with the table that reports it.
+    split: classes that the accuracies are measured on. settings: of every cell. first_seed: training seeds are
+    first_seed, first_seed + 1, ...; what is chosen on a table must not share seeds with the table that reports it.
+    seeds: how many, 0 for the tier's number; seeds_of: of single rows.
     """
 
     name: str
@@ -47,22 +48,25 @@ class Table:
     baseline: Row
     rows: tuple[Row, ...]
     split: str = "test"
+    settings: Mapping[str, Any] = field(default_factory=dict)
     first_seed: int = 0
+    seeds: int = 0
+    seeds_of: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Tier:
     """Data and budget.
 
-    label: what the table stands on. data: `synthetic` is made on the spot, `miniimagenet` is given by the user.
-    comparable: whether accuracies themselves can be compared with the source's. seeds: training seeds 0 ... seeds-1.
-    episodes: test episodes. settings: of every cell; rows: of a row on this tier. images_a_class: of synthetic data.
+    label: what the table stands on. tables: those that are run on it, the first one by default. data: `synthetic` is
+    made on the spot, `miniimagenet` is given by the user. seeds: training seeds of a row. episodes: test episodes.
+    settings: of every cell; rows: of a row on this tier. images_a_class: of synthetic data.
     """
 
     name: str
     label: str
+    tables: tuple[str, ...]
     data: str
-    comparable: bool
     seeds: int
     episodes: int
     settings: Mapping[str, Any]
@@ -82,10 +86,10 @@ class Cell:
 
     @property
     def config(self) -> Config:
-        """Settings of the tier, of the row that this is like in the tier, of the row, of the row in the tier."""
+        """Settings of the tier, the table, the row that this is like in the tier, the row, the row in the tier."""
         in_tier = self.tier.rows
         own = {**in_tier.get(self.row.like, {}), **self.row.settings, **in_tier.get(self.row.name, {})}
-        shared = self.tier.settings
+        shared = {**self.tier.settings, **self.table.settings}
         if own.get("method", "sharp-maml") != "sharp-maml":
             shared = {name: value for name, value in shared.items() if name not in ADAPTATION}
         return Config.from_mapping({**shared, **own, "seed": self.seed, "device": self.device})
@@ -105,6 +109,27 @@ class Cell:
     def directory(self, results: Path) -> Path:
         """The run directory."""
         return results / self.tier.name / self.row.name / f"seed{self.seed}"
+
+
+def cells_of(table: Table, tier: Tier, *, seeds: int | None = None, device: str = "cpu") -> list[Cell]:
+    """The cells of a table on a tier, seed by seed, so that every seed that is done is a whole comparison.
+
+    Args:
+        table: Rows, and how many seeds they have.
+        tier: Data and budget.
+        seeds: Training seeds of every row; None means as many as the table or the tier says.
+        device: Where they are trained.
+
+    Returns:
+        The cells, in the order in which they are trained.
+    """
+    counts = {row.name: seeds or table.seeds_of.get(row.name, table.seeds or tier.seeds) for row in table.rows}
+    return [
+        Cell(table, row, tier, table.first_seed + index, device)
+        for index in range(max(counts.values()))
+        for row in table.rows
+        if index < counts[row.name]
+    ]
 
 
 def load(path: Path = HERE / "table1.toml") -> tuple[dict[str, Table], dict[str, Tier]]:
@@ -134,9 +159,14 @@ def load(path: Path = HERE / "table1.toml") -> tuple[dict[str, Table], dict[str,
             )
             for name, entries in text["tables"].items()
         }
-        tiers = {name: Tier(name=name, **{"rows": {}, **entries}) for name, entries in text["tiers"].items()}
-        named = {row.like for row in rows.values() if row.like}.union(*(tier.rows for tier in tiers.values()))
-        unknown |= named - rows.keys()
+        tiers = {
+            name: Tier(**{"rows": {}, **entries, "name": name, "tables": tuple(entries["tables"])})
+            for name, entries in text["tiers"].items()
+        }
+        named = {row.like for row in rows.values() if row.like}.union(
+            *(tier.rows for tier in tiers.values()), *(table.seeds_of for table in tables.values())
+        )
+        unknown |= named - rows.keys() | set().union(*(tier.tables for tier in tiers.values())) - tables.keys()
     except (KeyError, TypeError, AttributeError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"{path}: an entry is missing, unknown or of the wrong form: {error}") from error
     if unknown:

@@ -9,12 +9,11 @@ instead and trains nothing; `--readme` puts that table into the README. Read nex
 from __future__ import annotations
 
 import argparse
-import math
 import signal
 import sys
 import time
 import tomllib
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,20 +24,18 @@ from rich.console import Console
 
 from reproductions import format as forms
 from reproductions.cells import estimate, measure_costs, missing, run_here, run_on_cluster
-from reproductions.specification import HERE, TRACKED, Cell, Row, Table, Tier, load
+from reproductions.specification import HERE, TRACKED, Cell, Row, Table, Tier, cells_of, load
+from reproductions.verdicts import LEVEL, decide
 from sharp_maml import (
     Config,
-    Estimate,
     Protocol,
     Record,
     RunDirectoryLock,
     check_protocol,
-    decide_against,
     interval_over_episodes,
     interval_over_seeds,
     keep_freed_memory,
     open_dataset,
-    paired_over_seeds,
     provenance,
     read_records,
 )
@@ -47,14 +44,13 @@ from synthetic import write_images
 
 README = HERE.parent / "README.md"
 
-SOURCE_RESOLUTION = 1.0
-"""Percentage points by which one of the source's accuracies can be off: 1.96 sd / sqrt(400 episodes), with sd = 10
-points an episode, which is what 75 answers at 5-way 1-shot show. A choice: it leaves out the noise of a single training
-seed."""
-
 
 class TableError(ValueError):
     """Records cannot stand in one table. The message says which, and what to do."""
+
+
+MODE = "transductive"
+"""The batch norm mode that the table compares in; the other one has a column."""
 
 
 def accuracies(record: Record, mode: str) -> NDArray[np.float64]:
@@ -147,16 +143,15 @@ def on_other_data(table: Table, tier: Tier, records: Sequence[Record]) -> tuple[
             baseline=rows[table.baseline.name],
             rows=tuple(rows[row.name] for row in table.rows),
         ),
-        replace(tier, label="not shown to be miniImageNet", comparable=False),
+        replace(tier, label="not shown to be miniImageNet"),
     )
 
 
-def build_lines(table: Table, tier: Tier, records: Iterable[Record]) -> list[forms.Line]:
+def build_lines(table: Table, records: Iterable[Record]) -> list[forms.Line]:
     """One line a row, from records alone.
 
     Args:
         table: Rows and baseline.
-        tier: Says whether accuracies can be compared with the source's.
         records: Any number of seeds a row; checked before.
 
     Returns:
@@ -165,69 +160,50 @@ def build_lines(table: Table, tier: Tier, records: Iterable[Record]) -> list[for
     by_row: dict[str, dict[int, Record]] = {row.name: {} for row in table.rows}
     for record in records:
         by_row[record.name][record.seed] = record
-    return [_line(row, table, tier, by_row[row.name], by_row.get(table.baseline.name, {})) for row in table.rows]
+    baseline = by_row.get(table.baseline.name, {})
+    differences = {
+        row.name: [
+            float((accuracies(record, MODE) - accuracies(baseline[seed], MODE)).mean())
+            for seed, record in sorted(by_row[row.name].items())
+            if seed in baseline
+        ]
+        for row in table.rows
+        if row is not table.baseline
+    }
+    differences = {name: values for name, values in differences.items() if values}
+    gains = {row.name: gain for row in table.rows if (gain := printed_gain(row, table)) is not None}
+    verdicts = decide(differences, gains) | {table.baseline.name: "baseline"}
+    return [
+        _line(row, by_row[row.name], differences.get(row.name), gains.get(row.name), verdicts.get(row.name, "—"))
+        for row in table.rows
+    ]
 
 
-def _line(row: Row, table: Table, tier: Tier, mine: dict[int, Record], baseline: dict[int, Record]) -> forms.Line:
-    source_difference = None
-    quoted = row.quoted or table.baseline.quoted  # a quoted value has a protocol of its own
-    if row is not table.baseline and row.source is not None and table.baseline.source is not None and not quoted:
-        source_difference = row.source - table.baseline.source
+def printed_gain(row: Row, table: Table) -> float | None:
+    """The gain over the baseline that the source prints for a row; None for a quoted value, of another protocol."""
+    if row is table.baseline or row.source is None or table.baseline.source is None:
+        return None
+    return None if row.quoted or table.baseline.quoted else row.source - table.baseline.source
+
+
+def _line(
+    row: Row, mine: Mapping[int, Record], differences: Sequence[float] | None, gain: float | None, verdict: str
+) -> forms.Line:
     if not mine:
-        return forms.Line(row.label, row.source, row.quoted, None, None, None, None, source_difference, "—", 0)
-
-    mode, other = "transductive", "support"
-    by_seed = {seed: accuracies(record, mode) for seed, record in sorted(mine.items())}
-    over_seeds = interval_over_seeds([values.mean() for values in by_seed.values()], unit="%")
-    shared = sorted(mine.keys() & baseline.keys())
-    difference = None
-    if row is not table.baseline and shared:
-        difference = paired_over_seeds(
-            {seed: by_seed[seed] for seed in shared},
-            {seed: accuracies(baseline[seed], mode) for seed in shared},
-            unit="points",
-        )
+        return forms.Line(row.label, row.source, row.quoted, None, None, None, None, gain, "—", 0)
+    mean = {mode: np.mean([accuracies(record, mode) for record in mine.values()], axis=0) for mode in (MODE, "support")}
     return forms.Line(
         label=row.label,
         source=row.source,
         quoted=row.quoted,
-        accuracy=interval_over_episodes(np.mean(list(by_seed.values()), axis=0), unit="%"),
-        seeds=over_seeds,
-        support=interval_over_episodes(np.mean([accuracies(r, other) for r in mine.values()], axis=0), unit="%"),
-        difference=difference,
-        source_difference=source_difference,
-        verdict=verdict(row, table, tier, over_seeds, difference, source_difference),
+        accuracy=interval_over_episodes(mean[MODE], unit="%"),
+        seeds=interval_over_seeds([accuracies(record, MODE).mean() for record in mine.values()], unit="%"),
+        support=interval_over_episodes(mean["support"], unit="%"),
+        difference=None if differences is None else interval_over_seeds(differences, unit="points"),
+        source_difference=gain,
+        verdict=verdict,
         runs=len(mine),
     )
-
-
-def verdict(
-    row: Row,
-    table: Table,
-    tier: Tier,
-    over_seeds: Estimate,
-    difference: Estimate | None,
-    source_difference: float | None,
-) -> str:
-    """Agrees with the source, differs, or not enough runs to tell; decided on the paired difference over seeds.
-
-    The baseline itself is compared with the source's accuracy, on a tier where that makes sense.
-    """
-    if difference is not None and source_difference is not None:
-        return decide_against(difference, source_difference, resolution=math.sqrt(2) * SOURCE_RESOLUTION)
-    if difference is not None:  # nothing printed to compare with: is it another number than the baseline's?
-        if difference.low > 0 or difference.high < 0:
-            return "higher" if difference.low > 0 else "lower"
-        return "not enough runs to tell"
-    if row is table.baseline and row.source is not None and tier.comparable:
-        off = replace(
-            over_seeds,
-            mean=over_seeds.mean - row.source,
-            low=over_seeds.low - row.source,
-            high=over_seeds.high - row.source,
-        )
-        return decide_against(off, 0.0, resolution=SOURCE_RESOLUTION, margin=SOURCE_RESOLUTION)
-    return "baseline" if row is table.baseline else "—"
 
 
 def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
@@ -257,12 +233,14 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         f"shot(s) and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are "
         "the best on the validation classes.",
         "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over "
-        "seeds; the verdict "
+        "seeds.",
+        "Verdict: t-tests on the differences over seeds, each question asked of all rows with Holm's correction at "
+        f"{100 * LEVEL:g}%"
         + (
-            f"compares it with the source's (single runs, each taken as ± {SOURCE_RESOLUTION:g} point) and leaves "
-            "quoted values alone."
-            if any(row.source is not None for row in table.rows)
-            else "says whether it has a sign; nothing is compared with the source."
+            "; the gains that the source prints are taken as they are, though each is of two single runs on 400 "
+            "episodes; quoted values are left alone."
+            if any(printed_gain(row, table) is not None for row in table.rows)
+            else "; nothing is compared with the source."
         ),
         f"Code: commit {commits}; {machines}, {threads} thread(s) a run; {hours:.2f} hours of training in all.",
     ]
@@ -343,13 +321,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     tables, tiers = load()
     parser = argparse.ArgumentParser(prog="python -m reproductions.table1", description=__doc__.split("\n\n")[0])
     parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="data and budget; default: demo")
-    parser.add_argument("--table", default="table1", choices=sorted(tables), help="which rows; default: table1")
+    parser.add_argument("--table", choices=sorted(tables), help="which rows; default: the tier's own")
     parser.add_argument(
         "--data",
         type=Path,
         help="directory of miniImageNet, or of others, for the tiers cpu and paper",
     )
-    parser.add_argument("--seeds", type=int, help="training seeds 0 ... N-1; default: the tier's")
+    parser.add_argument("--seeds", type=int, help="training seeds of every row; default: the table's")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="train and show these rows of the table only")
     parser.add_argument("--jobs", type=int, default=2, help="cells that are trained at a time; default: 2")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER; default: cpu")
@@ -366,8 +344,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     for signum in (signal.SIGINT, signal.SIGTERM):  # a job in the background ignores Ctrl-C unless told otherwise
         signal.signal(signum, signal.default_int_handler)  # the cells save and end
-    table, tier = tables[options.table], tiers[options.tier]
+    tier = tiers[options.tier]
+    table = tables[options.table or tier.tables[0]]
     try:
+        if table.name not in tier.tables:
+            raise TableError(f"table {table.name} is not run on tier {tier.name}, which has {', '.join(tier.tables)}")
         for name in ("seeds", "jobs"):
             if (value := getattr(options, name)) is not None and value < 1:
                 raise TableError(f"--{name} must be >= 1, got {value}")
@@ -376,21 +357,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.rows:
             unknown = sorted(set(options.rows) - {row.name for row in table.rows})
             if unknown:
-                raise TableError(f"unknown rows {unknown}; {options.table} has {[row.name for row in table.rows]}")
+                raise TableError(f"unknown rows {unknown}; {table.name} has {[row.name for row in table.rows]}")
             table = replace(table, rows=tuple(row for row in table.rows if row.name in options.rows))
         records = tracked_records(table, tier) if options.tracked else _train(table, tier, options, console)
         check(records, table.rows, allow_dirty=options.allow_dirty)
         check_settings(records, table, tier)
         table, tier = on_other_data(table, tier, records)
-        lines = build_lines(table, tier, records)
+        lines = build_lines(table, records)
         title = f"{table.title} ({tier.name} tier)"
         below = notes(table, tier, records)
         where = options.results / tier.name
-        write_forms(title, table.baseline.label, lines, below, where, options.table)
+        write_forms(title, table.baseline.label, lines, below, where, table.name)
         console.print(forms.terminal(title, table.baseline.label, lines, below, console.width))
         if not options.tracked:
             _show_tracked(table, tier, console, {record.data_name for record in records})
-        console.print(f"written: {', '.join(str(where / f'{options.table}.{end}') for end in ('md', 'tex', 'png'))}")
+        console.print(f"written: {', '.join(str(where / f'{table.name}.{end}') for end in ('md', 'tex', 'png'))}")
         if options.readme:
             text = forms.markdown(title, table.baseline.label, lines, below)
             README.write_text(forms.put_between(README.read_text(encoding="utf-8"), "table1", text), encoding="utf-8")
@@ -419,8 +400,7 @@ def _train(table: Table, tier: Tier, options: argparse.Namespace, console: Conso
             "the working tree has uncommitted changes, and records must say which code made them: commit or stash "
             "them, or pass --allow-dirty (the table will then say so)"
         )
-    seeds = range(table.first_seed, table.first_seed + (options.seeds or tier.seeds))
-    cells = [Cell(table, row, tier, seed, options.device) for seed in seeds for row in table.rows]
+    cells = cells_of(table, tier, seeds=options.seeds, device=options.device)
     (options.results / tier.name).mkdir(parents=True, exist_ok=True)
     with RunDirectoryLock(options.results / tier.name):
         to_run = missing(cells, options.results)
@@ -455,7 +435,7 @@ def _show_tracked(table: Table, tier: Tier, console: Console, data: Container[st
     """Beside a fresh table, what the repository's own records of the same data say."""
     tracked = [record for record in tracked_records(table, tier) if record.data_name in data]
     if tracked:
-        lines = build_lines(table, tier, tracked)
+        lines = build_lines(table, tracked)
         shown = "; ".join(f"{line.label} {line.accuracy:.2f}" for line in lines if line.accuracy is not None)
         console.print(f"the repository's tracked records for comparison: {shown}")
 

@@ -44,12 +44,10 @@ from sharp_maml.distributed import in_threads
 from sharp_maml.estimates import (
     Estimate,
     clopper_pearson,
-    decide_against,
     holm,
     interval_over_episodes,
     interval_over_seeds,
     paired_difference,
-    paired_over_seeds,
 )
 from sharp_maml.matching import matching_method, matching_params
 from sharp_maml.meta import adapt, meta_gradient, meta_loss, sharp_maml_method
@@ -96,7 +94,6 @@ __all__ = [
     "check_protocol",
     "clopper_pearson",
     "conv4",
-    "decide_against",
     "dot",
     "episode",
     "episode_digest",
@@ -123,7 +120,6 @@ __all__ = [
     "open_cache",
     "open_dataset",
     "paired_difference",
-    "paired_over_seeds",
     "provenance",
     "read_records",
     "save_checkpoint",

@@ -1,4 +1,4 @@
-"""Numbers with their uncertainty: `Estimate`, the intervals that make one, and the decisions taken on them.
+"""Numbers with their uncertainty: `Estimate`, the intervals that make one, and Holm's correction.
 
 Two sources of noise are kept apart. Over *episodes* of one trained network the interval is the literature's, and too
 narrow: the episodes share their images, and another training seed would give another network. Over training *seeds* it
@@ -9,16 +9,13 @@ is the honest one; verdicts use it, on differences between methods seed by seed 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaincinv, ndtri, stdtrit
-
-Agreement = Literal["agrees", "differs", "not enough runs to tell"]
-Seed = TypeVar("Seed", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -143,37 +140,6 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, u
     return interval_over_seeds(first - second, confidence=confidence, unit=unit)
 
 
-def paired_over_seeds(
-    a_by_seed: Mapping[Seed, ArrayLike],
-    b_by_seed: Mapping[Seed, ArrayLike],
-    *,
-    confidence: float = 0.95,
-    unit: str = "",
-) -> Estimate:
-    """Student's interval over seeds s of d_s = mean over episodes of (a_{s,i} - b_{s,i}).
-
-    Each d_s is one sample: the episodes are the same for all seeds, so only the seeds are independent. They are a fixed
-    sample of the tasks that there are; the interval says nothing about other ones.
-
-    Args:
-        a_by_seed: For each training seed the accuracies of one method, `n_episodes`.
-        b_by_seed: The same seeds and episodes for the method compared with.
-        confidence: Coverage for normal d_s, in (0, 1).
-        unit: Unit of the accuracies.
-
-    Returns:
-        The estimate of the difference, with n = number of seeds; positive where `a` is larger.
-
-    Raises:
-        ValueError: The seeds differ, or the numbers of episodes of a seed do.
-    """
-    if a_by_seed.keys() != b_by_seed.keys():
-        unpaired = sorted(map(str, a_by_seed.keys() ^ b_by_seed.keys()))
-        raise ValueError(f"a_by_seed and b_by_seed must have the same seeds; only one of them has {unpaired}")
-    differences = [paired_difference(a_by_seed[seed], b_by_seed[seed]).mean for seed in a_by_seed]
-    return interval_over_seeds(differences, confidence=confidence, unit=unit)
-
-
 def clopper_pearson(successes: int, trials: int, *, confidence: float = 0.95) -> Estimate:
     """Exact interval of a probability: all p for which neither tail of Binomial(trials, p) is below (1 - c) / 2.
 
@@ -229,53 +195,6 @@ def holm(p_values: Sequence[float], level: float) -> list[bool]:
             break
         rejected[index] = True
     return rejected
-
-
-def decide_against(
-    difference: Estimate, source_difference: float, *, resolution: float, margin: float | None = None
-) -> Agreement:
-    """Whether a difference between two methods is the one that the source prints; decided on the interval alone.
-
-    With I the interval of `difference`, d the source's difference, r its resolution and m the margin:
-
-    - `differs` where I lies wholly outside [d - r, d + r]: no value that the runs allow is one that the source allows;
-    - `agrees` where it does not, and I lies wholly inside (d - m, d + m): every value that the runs allow counts as d;
-    - `not enough runs to tell` otherwise.
-
-    So a wide interval never agrees merely because it contains d. For d != 0 the margin is |d|: to agree, I must exclude
-    0 (the methods differ, with the source's sign) and 2 d (an effect twice as large is another finding). For d = 0, a
-    control, no interval around 0 can prove equality; the caller says from which difference on it would matter. One
-    seed has no interval, so it never decides.
-
-    Args:
-        difference: The paired difference over seeds, measured here: see `paired_over_seeds`.
-        source_difference: The source's difference d, in the same unit.
-        resolution: r >= 0, how far the source's own number can be off: it is one run on a few hundred episodes. 0 takes
-            it at face value.
-        margin: m > 0, finite, and at most |d| unless d = 0; None means |d|.
-
-    Returns:
-        The decision.
-
-    Raises:
-        ValueError: `resolution` or `margin` is out of range, or d = 0 and there is no margin.
-
-    Source: derived here; the two tests are the interval test of a difference and of equivalence (Schuirmann 1987).
-    """
-    if not 0 <= resolution < math.inf:
-        raise ValueError(f"resolution must be a finite number >= 0, got {resolution}")
-    if margin is None:
-        if source_difference == 0:
-            raise ValueError("margin is needed where source_difference is 0: how large a difference would matter?")
-        margin = abs(source_difference)
-    if not (0 < margin < math.inf and (margin <= abs(source_difference) or source_difference == 0)):
-        raise ValueError(f"margin must be > 0, finite and at most |source_difference| unless that is 0, got {margin}")
-    below, above = difference.low - source_difference, difference.high - source_difference
-    if below > resolution or above < -resolution:
-        return "differs"
-    if -margin < below and above < margin:
-        return "agrees"
-    return "not enough runs to tell"
 
 
 def _vector(values: ArrayLike) -> NDArray[np.float64]:

@@ -65,11 +65,10 @@ def test_a_row_that_says_supported_rests_on_supported_claims(row):
 
 def test_what_the_pages_say_of_the_demo_tiers_accuracies_is_what_its_records_say():
     tables, tiers = load()
-    lines = build_lines(tables["table1"], tiers["demo"], tracked_records(tables["table1"], tiers["demo"]))
+    lines = build_lines(tables["table1"], tracked_records(tables["table1"], tiers["demo"]))
     found = {line.label.removeprefix("Sharp-MAML "): line for line in lines}
-    said = {"low": "differs", "up": "not enough runs to tell", "both": "differs"}
+    said = {"low": "gain excluded", "up": "gain excluded", "both": "gain excluded, less accurate"}
     assert {name: found[name].verdict for name in said} == said
-    assert max(found[name].difference.high for name in ("low", "both")) < 0  # less accurate than MAML
     assert {line.runs for line in lines} == {5}
 
 

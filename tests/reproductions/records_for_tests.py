@@ -22,7 +22,7 @@ ROWS = {
 }
 TABLE = Table("table1", "A title", ROWS["maml"], tuple(ROWS.values()))
 TIER = Tier(
-    "smoke", "made-up images", "synthetic", False, seeds=2, episodes=4,
+    "smoke", "made-up images", ("table1",), "synthetic", seeds=2, episodes=4,
     settings={"image_size": 16, "filters": 4, "queries": 20, "steps": 1, "beta_low": 0.4, "iterations": 6, "threads": 1,
               "validate_every": 3, "validation_episodes": 3, "checkpoint_every": 3, "meta_batch": 2, "beta_up": 1e-12},
     rows={"low": {"alpha_low": 0.02}}, images_a_class=24,

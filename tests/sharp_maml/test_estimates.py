@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 from sharp_maml.estimates import (
     Estimate,
     clopper_pearson,
-    decide_against,
     holm,
     interval_over_episodes,
     interval_over_seeds,
     paired_difference,
-    paired_over_seeds,
 )
 
 numbers = st.floats(-1e3, 1e3)
@@ -128,21 +126,6 @@ def test_the_paired_difference_needs_pairs() -> None:
         paired_difference([1.0, 2.0], [1.0])
 
 
-def test_a_seed_is_one_sample_however_many_episodes_it_has() -> None:
-    rng = np.random.default_rng(0)
-    a = {seed: rng.random(400) for seed in range(3)}
-    b = {seed: rng.random(400) for seed in (2, 0, 1)}
-    means = [float(np.mean(a[seed])) - float(np.mean(b[seed])) for seed in range(3)]
-    estimate, expected = paired_over_seeds(a, b, unit="%"), interval_over_seeds(means, unit="%")
-    assert estimate.n == 3
-    assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((expected.mean, expected.low, expected.high))
-
-
-def test_seeds_without_a_partner_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must have the same seeds; only one of them has \['1', '2'\]"):
-        paired_over_seeds({0: [1.0], 1: [1.0]}, {0: [1.0], 2: [1.0]})
-
-
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.9999))
 def test_clopper_pearson_is_the_exact_interval(counts: tuple[int, int], confidence: float) -> None:
     interval = scipy.stats.binomtest(*counts).proportion_ci(confidence, method="exact")
@@ -180,88 +163,3 @@ def test_holm_keeps_the_order_of_the_hypotheses() -> None:
 def test_holm_refuses_what_is_no_probability(p_values: list[float], level: float) -> None:
     with pytest.raises(ValueError, match=re.escape("must be in")):
         holm(p_values, level)
-
-
-def around(mean: float, half: float) -> Estimate:
-    return Estimate(mean, mean - half, mean + half, 5)
-
-
-@pytest.mark.parametrize(
-    ("measured", "decision"),
-    [
-        (around(1.7, 0.5), "agrees"),  # excludes 0 and twice the source's 1.74
-        (around(1.7, 1.7), "not enough runs to tell"),  # contains both 0 and the source's value
-        (around(2.0, 1.6), "not enough runs to tell"),  # excludes 0, but allows twice the value
-        (around(0.0, 0.5), "differs"),
-        (around(-1.7, 0.5), "differs"),
-        (around(4.0, 0.5), "differs"),
-        (around(0.4, 0.6), "not enough runs to tell"),  # reaches the source's value only with its resolution
-        (interval_over_seeds([1.74]), "not enough runs to tell"),
-    ],
-)
-def test_a_row_is_decided_on_its_interval(measured: Estimate, decision: str) -> None:
-    assert decide_against(measured, 1.74, resolution=1.0) == decision
-
-
-def test_the_resolution_of_the_source_keeps_a_near_miss_from_being_a_difference() -> None:
-    assert decide_against(around(1.2, 0.3), 1.74, resolution=0.0) == "differs"
-    assert decide_against(around(1.2, 0.3), 1.74, resolution=0.5) == "agrees"
-
-
-@pytest.mark.parametrize(
-    ("measured", "decision"),
-    [
-        (around(0.1, 0.3), "agrees"),
-        (around(0.1, 0.9), "not enough runs to tell"),
-        (around(2.0, 0.9), "differs"),
-    ],
-)
-def test_a_control_is_decided_with_its_margin(measured: Estimate, decision: str) -> None:
-    assert decide_against(measured, 0.0, resolution=0.5, margin=0.5) == decision
-
-
-@given(estimates, st.floats(-5, 5), st.floats(0, 2))
-def test_the_decision_does_not_depend_on_which_method_is_subtracted(
-    measured: Estimate, source: float, resolution: float
-) -> None:
-    assume(source != 0)
-    mirrored = Estimate(-measured.mean, -measured.high, -measured.low, measured.n)
-    assert decide_against(measured, source, resolution=resolution) == decide_against(
-        mirrored, -source, resolution=resolution
-    )
-
-
-@given(estimates, st.floats(0.1, 5), st.floats(0, 10))
-def test_an_interval_that_contains_zero_never_agrees_with_an_effect(
-    measured: Estimate, source: float, resolution: float
-) -> None:
-    assume(measured.low <= 0 <= measured.high)
-    assert decide_against(measured, source, resolution=resolution) != "agrees"
-
-
-@given(estimates, st.floats(0.1, 5), st.floats(0, 10))
-def test_an_interval_that_contains_the_sources_value_never_differs(
-    measured: Estimate, source: float, resolution: float
-) -> None:
-    assume(measured.low <= source <= measured.high)
-    assert decide_against(measured, source, resolution=resolution) != "differs"
-
-
-@pytest.mark.parametrize(
-    ("source", "resolution", "margin", "message"),
-    [
-        (0.0, 0.5, None, "margin is needed where source_difference is 0"),
-        (1.0, -0.1, None, "resolution must be a finite number >= 0, got -0.1"),
-        (1.0, math.inf, None, "resolution must be a finite number >= 0, got inf"),
-        (1.0, 0.5, 0.0, "margin must be > 0"),
-        (1.0, 0.5, 1.5, r"margin must be > 0, finite and at most .* got 1.5"),
-        (0.0, 0.5, math.inf, "margin must be > 0, finite"),
-        (math.nan, 0.5, None, "margin must be > 0"),
-        (math.inf, 0.5, None, "margin must be > 0"),
-    ],
-)
-def test_a_decision_that_means_nothing_is_refused(
-    source: float, resolution: float, margin: float | None, message: str
-) -> None:
-    with pytest.raises(ValueError, match=message):
-        decide_against(around(1.0, 0.1), source, resolution=resolution, margin=margin)
