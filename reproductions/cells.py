@@ -24,13 +24,13 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from reproductions.specification import Cell
-from sharp_maml import BatchNorm, Dataset, load_checkpoint, open_dataset, read_records, write_record
+from reproductions.specification import MODE, Cell
+from sharp_maml import BatchNorm, Dataset, Record, load_checkpoint, open_dataset, read_records, write_record
 from sharp_maml.evaluate import evaluate, time_prediction
 from sharp_maml.train import duration, time_iteration, train
 
@@ -49,17 +49,24 @@ def run(cell: Cell, dataset: Dataset, results: Path) -> None:
     state = train(cell.config, dataset, directory, on_validation_episode=tell)
     logging.info("evaluating %d %s episodes in two batch norm modes", cell.tier.episodes, cell.table.split)
     checkpoint = load_checkpoint(directory / "best.safetensors", config_digest=cell.config.digest)
-    record = evaluate(
-        checkpoint,
-        dataset,
-        name=cell.row.name,
-        split=cell.table.split,
-        episodes=cell.tier.episodes,
-        on_episode=_teller(directory, "evaluation", cell.tier.episodes),
-    )
+    tell = _teller(directory, "evaluation", cell.evaluations)
+
+    def judge(**way: Any) -> Record:
+        return evaluate(
+            checkpoint, dataset, name=cell.row.name, episodes=cell.tier.episodes, on_episode=tell,
+            **{"split": cell.table.split, **way},
+        )  # fmt: skip
+
+    record = judge()
+    metrics = {**record.metrics}
+    for way in cell.judged:
+        name = " ".join(f"{key} {value}" for key, value in way.items())
+        logging.info("evaluating with %s", name)
+        metrics[f"accuracy_{MODE}, {name}"] = judge(**way, modes=[MODE]).metrics[f"accuracy_{MODE}"]
     # The checkpoint knows the run up to its own step; the record tells all of it.
     whole = replace(
         record,
+        metrics=metrics,
         seconds=state.seconds,
         peak_memory_bytes=state.peak_memory_bytes,
         learning_curve=[{**point} for point in state.curve],
@@ -89,7 +96,7 @@ class Cost:
         return (
             (config.iterations - seen.step) * self.iteration,
             (validations * config.validation_episodes - of_validation) * self.validation,
-            (cell.tier.episodes - of_evaluation) * self.evaluation,
+            (cell.evaluations - of_evaluation) * self.evaluation,
         )
 
 

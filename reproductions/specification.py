@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sharp_maml import ADAPTATION, Config
+from sharp_maml import ADAPTATION, BatchNorm, Config
 
 HERE = Path(__file__).parent
 TRACKED = HERE / "records"
+
+MODE: BatchNorm = "transductive"
+"""The batch norm mode that tables compare in; the other one has a column."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Tier:
 
     label: what the table stands on. tables: those that are run on it, the first one by default. data: `synthetic` is
     made on the spot, `miniimagenet` is given by the user. seeds: training seeds of a row. episodes: test episodes.
-    settings: of every cell; rows: of a row on this tier. images_a_class: of synthetic data.
+    settings: of every cell; rows: of a row on this tier. images_a_class: of synthetic data. also: other ways to judge
+    the same checkpoint, keywords of `evaluate`; what they give are metrics of the record.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Tier:
     settings: Mapping[str, Any]
     rows: Mapping[str, Mapping[str, Any]]
     images_a_class: int = 0
+    also: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,17 @@ class Cell:
         tables, tiers = load()
         rows = {each.name: each for each in tables[table].rows}
         return cls(tables[table], rows[row], tiers[tier], int(seed), device)
+
+    @property
+    def judged(self) -> list[Mapping[str, Any]]:
+        """The other ways in which its checkpoint is judged; none where accuracies only choose a setting."""
+        adapts = self.config.method == "sharp-maml"
+        return [way for way in self.tier.also if self.table.split == "test" and (adapts or "test_steps" not in way)]
+
+    @property
+    def evaluations(self) -> int:
+        """Episodes that its checkpoint is judged on in all."""
+        return self.tier.episodes * (1 + len(self.judged))
 
     def directory(self, results: Path) -> Path:
         """The run directory."""
@@ -160,7 +176,15 @@ def load(path: Path = HERE / "table1.toml") -> tuple[dict[str, Table], dict[str,
             for name, entries in text["tables"].items()
         }
         tiers = {
-            name: Tier(**{"rows": {}, **entries, "name": name, "tables": tuple(entries["tables"])})
+            name: Tier(
+                **{
+                    "rows": {},
+                    **entries,
+                    "name": name,
+                    "tables": tuple(entries["tables"]),
+                    "also": tuple(entries.get("also", ())),
+                }
+            )
             for name, entries in text["tiers"].items()
         }
         named = {row.like for row in rows.values() if row.like}.union(

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from reproductions import format as forms
 from reproductions.cells import estimate, measure_costs, missing, run_here, run_on_cluster
-from reproductions.specification import HERE, TRACKED, Cell, Row, Table, Tier, cells_of, load
+from reproductions.specification import HERE, MODE, TRACKED, Cell, Row, Table, Tier, cells_of, load
 from reproductions.verdicts import LEVEL, decide
 from sharp_maml import (
     Config,
@@ -47,10 +47,6 @@ README = HERE.parent / "README.md"
 
 class TableError(ValueError):
     """Records cannot stand in one table. The message says which, and what to do."""
-
-
-MODE = "transductive"
-"""The batch norm mode that the table compares in; the other one has a column."""
 
 
 def accuracies(record: Record, mode: str) -> NDArray[np.float64]:

@@ -43,6 +43,7 @@ _AT_LEAST = {
     "validate_every": 1,
     "validation_episodes": 1,
     "checkpoint_every": 1,
+    "ascent_every": 1,
     "seed": 0,
     "threads": 0,
     "episode_threads": 1,
@@ -58,8 +59,13 @@ ADAPTATION = (
     "perturbation",
     "inner_params",
     "first_order",
+    "ascent",
+    "ascent_every",
 )
 """Settings of the adaptation, which Matching Networks do not have."""
+
+Ascent = Literal["gradient", "random", "norm", "half"]
+"""What both ascents go along: see `DIRECTIONS` in `ascent.py`."""
 
 Schedule = Literal["constant", "cosine"]
 """The outer step size over the meta-iterations."""
@@ -98,6 +104,9 @@ class Config:
         perturbation: What the lower perturbation is at the upper ascent point: see `meta_gradient`.
         inner_params: What the inner loop adapts and perturbs.
         first_order: Whether the Hessian products are left out.
+        ascent: What both ascents go along: the normalised `gradient`; a `random` direction; the gradient of the `norm`
+            layers' parameters alone; that of a random `half` of all parameters.
+        ascent_every: Meta-iterations from one with ascents to the next, at least 1; those between are MAML's.
         batch_norm: Whose statistics normalise the query set: its own, or the support set's.
         optimizer: The outer optimizer.
         beta_up: Outer step size, > 0.
@@ -142,6 +151,8 @@ class Config:
     perturbation: Perturbation = "reused"
     inner_params: InnerParams = "all"
     first_order: bool = False
+    ascent: Ascent = "gradient"
+    ascent_every: int = 1
     batch_norm: BatchNorm = "transductive"
     optimizer: Literal["adam", "sgd"] = "adam"
     beta_up: float = 1e-3
@@ -173,6 +184,8 @@ class Config:
             raise ValueError(f"compile has no meaning for method = {self.method!r}: leave it false")
         if self.first_order and self.perturbation == "differentiated":
             raise ValueError("perturbation = 'differentiated' needs the second derivatives that first_order leaves out")
+        if self.compile and self.ascent in ("random", "half"):
+            raise ValueError(f"ascent = {self.ascent!r} draws numbers, which cannot be compiled: leave compile false")
         if self.method != "sharp-maml":
             for field in fields(self):
                 value = getattr(self, field.name)
@@ -181,6 +194,8 @@ class Config:
                         f"{field.name} has no meaning for method = {self.method!r}, which does not adapt: leave it at "
                         f"its default {field.default!r}, got {value!r}"
                     )
+        elif (self.ascent, self.ascent_every) != ("gradient", 1) and not (self.alpha_low or self.alpha_up):
+            raise ValueError("ascent and ascent_every have no meaning without a radius: set alpha_low or alpha_up")
 
     @property
     def variant(self) -> str:

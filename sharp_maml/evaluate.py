@@ -125,6 +125,8 @@ def evaluate(
     split: str = "test",
     episodes: int = 600,
     modes: Sequence[BatchNorm] = ("transductive", "support"),
+    test_steps: int | None = None,
+    queries: int | None = None,
     device: str = "",
     on_episode: Callable[[int], object] = lambda index: None,
 ) -> Record:
@@ -137,6 +139,8 @@ def evaluate(
         split: `test`, `validation` or `train`.
         episodes: Number of episodes.
         modes: Batch norm modes to predict in, see `BatchNorm`.
+        test_steps: Inner steps; None means the setting of the training run, and so does it for `queries`.
+        queries: Query examples of a class.
         device: Where to compute; empty means where it was trained.
         on_episode: Called with each index before the episode.
 
@@ -149,19 +153,26 @@ def evaluate(
     """
     trained, trained_on, progress = (_entry(checkpoint, key) for key in ("config", "data", "progress"))
     config = Config.from_mapping(trained)
+    if config.method != "sharp-maml" and test_steps is not None:
+        raise ValueError(f"test_steps has no meaning for method = {config.method!r}, which does not adapt")
     if (dataset.size, dataset.channels) != (config.image_size, trained_on["channels"]):
         raise ValueError(
             f"the checkpoint was trained on {config.image_size} pixels and {trained_on['channels']} channels; "
             f"{dataset.name} has {dataset.size} pixels and {dataset.channels} channels: choose another size or data set"
         )
-    here = replace(config, device=device or config.device)
+    here = replace(
+        config,
+        device=device or config.device,
+        test_steps=config.test_steps if test_steps is None else test_steps,
+        queries=config.queries if queries is None else queries,
+    )
     experiment = build(here, channels=dataset.channels)
     params = trained_params(checkpoint, experiment.init(config.seed))
     counts = correct_counts(
         experiment.method, params, dataset, split, here, episodes=episodes, modes=modes, on_episode=on_episode
     )
-    possible = config.ways * config.queries
-    protocol = Protocol(config.ways, config.shots, config.queries)
+    possible = here.ways * here.queries
+    protocol = Protocol(here.ways, here.shots, here.queries)
     return Record(
         name=name,
         config=config.to_dict(),
@@ -173,7 +184,7 @@ def evaluate(
         data_digest=dataset.digest,
         protocol={
             **protocol._asdict(),
-            "test_steps": config.test_steps if config.method == "sharp-maml" else None,
+            "test_steps": here.test_steps if config.method == "sharp-maml" else None,
             "perturb_at_test": config.perturb_at_test,
             "batch_norm": config.batch_norm,
             "trained_on": trained_on["digest"],
@@ -232,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--split", default="test", choices=["test", "validation", "train"])
     parser.add_argument("--batch-norm", default="both", choices=["both", *get_args(BatchNorm)])
+    parser.add_argument("--test-steps", type=int, help="inner steps; default: as in training's validations")
+    parser.add_argument("--queries", type=int, help="query images of a class; default: as in training")
     parser.add_argument("--device", default="", help="cpu, cuda or cuda:NUMBER; default: where it was trained")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves its choice")
     parser.add_argument("--record", type=Path, help="write the record (JSON) here")
@@ -254,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 split=options.split,
                 episodes=episodes,
                 modes=modes,
+                test_steps=options.test_steps,
+                queries=options.queries,
                 device=options.device,
                 on_episode=lambda index: bar.advance(task),
             )

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sharp_maml.ascent import ascent, direction
+from sharp_maml.ascent import Direction, Product, along_gradient, ascent
 from sharp_maml.base import Batch, BatchNorm, Episode, LossFn, MetaGradient, Method, Params, QueryLoss
-from sharp_maml.tree import add_scaled, dot, mean
+from sharp_maml.tree import add_scaled, mean
 
 Perturbation = Literal["reused", "recomputed", "differentiated"]
 """What eps_m is at the upper ascent point theta + eps: see `meta_gradient`."""
@@ -32,7 +32,6 @@ MapEpisodes = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 CompileEpisode = Callable[[Any], Callable[..., Any]]
 """What wraps the function of one episode: nothing, or `compiled()`."""
 
-Product = Callable[[Params], Params]
 Data = TypeVar("Data", Batch, Episode)
 
 
@@ -45,6 +44,7 @@ def adapt(
     steps: int = 1,
     alpha_low: float | Tensor = 0.0,
     inner_params: Collection[str] | None = None,
+    direction: Direction = along_gradient,
 ) -> Params:
     """Inner loop: x_{k+1} = x_k - beta_low grad l(x_k + eps_k) from x_0 = params, eps_k = alpha_low grad l(x_k) / |.|.
 
@@ -59,6 +59,7 @@ def adapt(
         alpha_low: Radius of the lower ascent, >= 0; the Python number 0 skips it.
         inner_params: Names that the loop adapts and perturbs; None means all. The head alone is ANIL, the body alone
             BOIL.
+        direction: What the ascent goes along, at length alpha_low; by default the normalised gradient.
 
     Returns:
         The adapted parameters theta'_m, with all names of `params`.
@@ -75,7 +76,7 @@ def adapt(
         if not _is_off(alpha_low):
             constant = {name: value.detach() for name, value in params.items()}
             grad, _ = _gradient(loss, constant, support, inner_params)
-            point = add_scaled(params, direction(grad)[0], alpha_low)
+            point = ascent(params, grad, alpha=alpha_low, direction=direction)
         if is_differentiated:
             grad = _inner_gradient(loss, point, support, inner_params)
         else:
@@ -148,6 +149,7 @@ def meta_gradient(
     inner_params: Collection[str] | None = None,
     ascent_episodes: Sequence[Episode] | None = None,
     first_order: bool = False,
+    direction: Direction = along_gradient,
     mean_over_ranks: Callable[[Params], Params] = lambda params: params,
     map_episodes: MapEpisodes = map,
     compile_episode: CompileEpisode = lambda function: function,
@@ -175,6 +177,7 @@ def meta_gradient(
         ascent_episodes: As many samples of their own for the perturbations: the pass that makes eps runs wholly on
             them, and their support sets make every eps_{m,k}. None: the episodes themselves.
         first_order: Leave the Hessian products out (first-order MAML).
+        direction: What both ascents go along, at length alpha_low and alpha_up; by default the normalised gradient.
         mean_over_ranks: Mean of a tree over the processes that share the episodes; taken before the upper ascent.
         map_episodes: How the episodes are gone through: `map`, one after the other, or `distributed.in_threads(n)`.
         compile_episode: `compiled()`, to compile the work of an episode; then `loss` and `query_loss` must be the same
@@ -208,6 +211,7 @@ def meta_gradient(
             names=None if inner_params is None else tuple(inner_params),
             differentiated=perturbation == "differentiated",
             first_order=first_order,
+            direction=direction,
         )
     )
     params = {name: value.detach() for name, value in params.items()}
@@ -227,7 +231,7 @@ def meta_gradient(
         grad, value, _ = mean_gradient(params, episodes, made_anew)
         return MetaGradient(grad, value, value)
     grad, value, made = mean_gradient(params, makers, made_anew)
-    above = ascent(params, grad, alpha=alpha_up)
+    above = ascent(params, grad, alpha=alpha_up, direction=direction)
     grad, value_above, _ = mean_gradient(above, episodes, made if perturbation == "reused" else made_anew)
     return MetaGradient(grad, value, value_above)
 
@@ -243,6 +247,7 @@ class _EpisodeGradient(NamedTuple):
     names: Collection[str] | None
     differentiated: bool
     first_order: bool
+    direction: Direction
 
     def __call__(
         self, x: Params, episode: Episode, maker: Episode, given: list[Params] | None
@@ -281,21 +286,20 @@ class _EpisodeGradient(NamedTuple):
     def perturbation(self, x: Params, support: Batch) -> tuple[Params, Product | None]:
         """The vector eps = alpha g / |g| and, if the gradient flows through it, the product w -> (d eps / d x)^T w.
 
-        With u = g / |g| and H the Hessian at x, that product is H (alpha / |g|) (w - u <u, w>).
+        With u the direction that the gradient g gives and H the Hessian at x, that product is alpha H (du/dg)^T w.
         """
         if self.differentiated:
             grad, product = gradient_and_product(self.loss, x, support, self.names)
         else:
             grad, _ = _gradient(self.loss, x, support, self.names)
-        unit, reciprocal_norm = direction(grad)
+        unit, through_unit = self.direction(grad)
         eps = {name: self.alpha * value for name, value in unit.items()}
         if not self.differentiated:
             return eps, None
 
         def through_eps(w: Params) -> Params:
-            on_names = {name: w[name] for name in unit}
-            across = add_scaled(on_names, unit, -dot(unit, on_names))
-            return product({name: self.alpha * reciprocal_norm * value for name, value in across.items()})
+            of_grad = through_unit({name: w[name] for name in unit})
+            return product({name: self.alpha * value for name, value in of_grad.items()})
 
         return eps, through_eps
 
@@ -313,6 +317,7 @@ def sharp_maml_method(
     perturbation: Perturbation = "reused",
     inner_params: Collection[str] | None = None,
     first_order: bool = False,
+    direction: Direction = along_gradient,
     mean_over_ranks: Callable[[Params], Params] = lambda params: params,
     map_episodes: MapEpisodes = map,
     compile_episode: CompileEpisode = lambda function: function,
@@ -331,6 +336,7 @@ def sharp_maml_method(
         perturbation: See `meta_gradient`.
         inner_params: Names that the inner loop adapts and perturbs; None means all.
         first_order: First-order MAML.
+        direction: Of both ascents, see `meta_gradient`.
         mean_over_ranks: See `meta_gradient`.
         map_episodes: See `meta_gradient`.
         compile_episode: See `meta_gradient`.
@@ -367,6 +373,7 @@ def sharp_maml_method(
             perturbation=perturbation,
             inner_params=inner_params,
             first_order=first_order,
+            direction=direction,
             mean_over_ranks=mean_over_ranks,
             map_episodes=map_episodes,
             compile_episode=compile_episode,
@@ -382,6 +389,7 @@ def sharp_maml_method(
             steps=steps if test_steps is None else test_steps,
             alpha_low=alpha_low if perturb_at_test else 0.0,
             inner_params=inner_params,
+            direction=direction,
         )
 
     return Method(gradient, adapt_at_test, torch.no_grad()(query_logits))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from sharp_maml.ascent import DIRECTIONS
 from sharp_maml.base import Method, Params
 from sharp_maml.compiled import compiled
 from sharp_maml.config import Config
@@ -97,6 +98,7 @@ def build(
             perturbation=config.perturbation,
             inner_params=inner_names(config.inner_params, model.init(torch.Generator())),
             first_order=config.first_order,
+            direction=DIRECTIONS[config.ascent],
             mean_over_ranks=mean_over_ranks,
             map_episodes=map_episodes,
             compile_episode=compiled(config.device) if config.compile else lambda function: function,

@@ -145,7 +145,10 @@ class _Run:
     def __init__(self, config: Config, dataset: Dataset, directory: Path, ranks: distributed.Ranks) -> None:
         self.config, self.dataset, self.directory, self.ranks = config, dataset, directory, ranks
         experiment = build(config, channels=dataset.channels, mean_over_ranks=distributed.mean_over_ranks)
-        self.method = experiment.method
+        self.method = self.between = experiment.method
+        if config.ascent_every > 1:
+            plain = _without_ascent(config)
+            self.between = build(plain, channels=dataset.channels, mean_over_ranks=distributed.mean_over_ranks).method
         self.params = {name: value.requires_grad_() for name, value in experiment.init(config.seed).items()}
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer]
         self.optimizer = kind(self.params.values(), lr=config.beta_up)
@@ -176,7 +179,12 @@ class _Run:
 
     def gradient(self, episodes: Sequence[Episode]) -> MetaGradient:
         params = {name: value.detach() for name, value in self.params.items()}
-        return self.method.gradient(params, [to_device(drawn, self.config.device) for drawn in episodes])
+        method = self.method if self.has_ascent() else self.between
+        return method.gradient(params, [to_device(drawn, self.config.device) for drawn in episodes])
+
+    def has_ascent(self) -> bool:
+        """Whether the next meta-iteration is one with ascents."""
+        return self.state.step % self.config.ascent_every == 0
 
     def step(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """One meta-iteration. Returns losses and the gradient's norm; a number that is not finite stops the run.
@@ -218,7 +226,8 @@ class _Run:
 
     def _stop_at_non_finite(self, episodes: Sequence[Episode], *seen: float) -> None:
         """Replay the episodes one at a time to name the first that is not finite, save what is good, and raise."""
-        alone = build(replace(self.config, compile=False), channels=self.dataset.channels).method
+        here = self.config if self.has_ascent() else _without_ascent(self.config)
+        alone = build(replace(here, compile=False), channels=self.dataset.channels).method
         params = {name: value.detach() for name, value in self.params.items()}
         first = self.state.step * self.config.meta_batch + self.ranks.rank * len(episodes)
         culprit = "none of this process's episodes alone"
@@ -439,6 +448,11 @@ class _Report:
 class _Board(Interface):
     def add_scalar(self, tag: str, value: float, step: int) -> None: ...
     def close(self) -> None: ...
+
+
+def _without_ascent(config: Config) -> Config:
+    """The configuration of the meta-iterations between two with ascents."""
+    return replace(config, alpha_low=0.0, alpha_up=0.0, ascent="gradient", ascent_every=1, perturb_at_test=False)
 
 
 def _tensorboard(directory: Path) -> _Board | None:

@@ -44,13 +44,18 @@ def unrolled_meta_gradient(
     ascent_episodes=None,
     first_order=False,
     query_loss=None,
+    mask=None,
 ) -> tuple[Params, float, float]:
-    """The same numbers from a plain loop that autograd differentiates: (gradient, loss, loss where it was taken)."""
+    """The same numbers from a plain loop that autograd differentiates: (gradient, loss, loss where it was taken).
+
+    mask: for each name what its gradient is multiplied by before an ascent.
+    """
     query_loss = query_loss or (lambda p, e: loss(p, e.query))
     names = list(params) if inner_params is None else list(inner_params)
     makers = ascent_episodes or episodes
 
-    def unit(grads):
+    def unit(grads, of):
+        grads = [g * mask[n] for n, g in zip(of, grads, strict=True)] if mask else grads
         length = torch.sqrt(sum((g * g).sum() for g in grads))
         return [g / length if length > 0 else torch.zeros_like(g) for g in grads]
 
@@ -68,7 +73,7 @@ def unrolled_meta_gradient(
                         g = torch.autograd.grad(
                             loss(x, maker.support), [x[n] for n in names], create_graph=True, materialize_grads=True
                         )
-                        eps = [alpha_low * u for u in unit(g)]
+                        eps = [alpha_low * u for u in unit(g, names)]
                         if perturbation != "differentiated":
                             eps = [e.detach() for e in eps]
                     eps_of_task.append(eps)
@@ -86,7 +91,7 @@ def unrolled_meta_gradient(
         grad, value, _ = one_pass(params, episodes, None)
         return grad, value, value
     grad, value, made = one_pass(params, makers, None)
-    above = {n: params[n] + alpha_up * u for n, u in zip(params, unit(list(grad.values())), strict=True)}
+    above = {n: params[n] + alpha_up * u for n, u in zip(params, unit(list(grad.values()), params), strict=True)}
     grad, value_above, _ = one_pass(above, episodes, made if perturbation == "reused" else None)
     return grad, value, value_above
 

@@ -117,6 +117,7 @@ def test_the_digest_sees_every_other_setting(name: str) -> None:
         "perturbation": "recomputed",
         "inner_params": "head",
         "first_order": True,
+        "ascent": "random",
         "batch_norm": "support",
         "optimizer": "sgd",
         "schedule": "cosine",
@@ -124,7 +125,8 @@ def test_the_digest_sees_every_other_setting(name: str) -> None:
         "precision": "bfloat16",
     }
     value = other[name] if name in other else getattr(Config(), name) + 1
-    assert Config(**{name: value}).digest != Config().digest
+    base = {"alpha_low": 0.1} if name.startswith("ascent") else {}  # without a radius there is nothing to set
+    assert Config(**{**base, name: value}).digest != Config(**base).digest
 
 
 def test_a_setting_with_a_default_can_be_added_and_no_digest_changes() -> None:
@@ -214,13 +216,26 @@ def test_matching_networks_refuse_settings_of_the_inner_loop(change: dict[str, A
         Config(method="matching", **change)
 
 
+@pytest.mark.parametrize("change", [{"ascent": "random"}, {"ascent_every": 2}])
+def test_settings_of_the_ascent_need_a_radius(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="ascent and ascent_every have no meaning without a radius"):
+        Config(**change)
+    Config(alpha_up=0.1, **change)
+
+
+@pytest.mark.parametrize("ascent", ["random", "half"])
+def test_an_ascent_that_draws_numbers_cannot_be_compiled(ascent: str) -> None:
+    with pytest.raises(ValueError, match=f"ascent = '{ascent}' draws numbers"):
+        Config(alpha_up=0.1, ascent=ascent, compile=True)
+
+
 def test_an_unknown_setting_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ValueError, match=r"unknown setting 'alpha_lo'; did you mean 'alpha_low'\?"):
         Config.from_mapping({"alpha_lo": 0.1})
 
 
 def test_an_unknown_setting_that_resembles_nothing_is_refused_with_the_list() -> None:
-    with pytest.raises(ValueError, match="unknown setting 'xyzzy'; the settings are alpha_low, alpha_up, batch_norm"):
+    with pytest.raises(ValueError, match="unknown setting 'xyzzy'; the settings are alpha_low, alpha_up, ascent"):
         Config.from_mapping({"xyzzy": 1})
 
 

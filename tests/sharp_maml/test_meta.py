@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 
 from sharp_maml import Batch, Episode, adapt, meta_gradient, meta_loss, sharp_maml_method
+from sharp_maml.ascent import along_gradient, at_random, on_half, on_norm
 from tests.sharp_maml.oracles import (
     Quadratic,
     central_difference,
@@ -61,6 +62,41 @@ def test_every_variant_and_option_equals_the_unrolled_loop(variant, steps, fresh
     assert relative_error(got.grad, grad) <= 1e-12
     assert got.loss.item() == pytest.approx(loss, rel=1e-13)
     assert got.loss_ascent.item() == pytest.approx(loss_ascent, rel=1e-13)
+
+
+@pytest.mark.parametrize("perturbation", ["reused", "recomputed", "differentiated"])
+@pytest.mark.parametrize("variant", ["low", "up", "both"])
+@pytest.mark.parametrize("lane", [False, True], ids=["eager", "vmap"])
+def test_an_ascent_on_norm_parameters_equals_the_unrolled_loop(variant, perturbation, lane):
+    params, episodes = smooth_problem(7)
+
+    def loss(p, batch):  # the bias under the name of a normalisation layer
+        return smooth_loss({"body": p["body"], "bias": p["norm1.bias"], "head": p["head"]}, batch)
+
+    params = {"body": params["body"], "norm1.bias": params["bias"], "head": params["head"]}
+    low, up = VARIANTS[variant]
+    settings = {"beta_low": 0.2, "alpha_low": low, "alpha_up": up, "steps": 2, "perturbation": perturbation}
+    got = meta_gradient(loss, params, episodes, direction=on_norm, **settings)
+    if lane:
+        one = {name: value[None] for name, value in params.items()}
+        got = torch.func.vmap(lambda p: meta_gradient(loss, p, episodes, direction=on_norm, **settings))(one)
+        got = torch.utils._pytree.tree_map(lambda leaf: leaf[0], got)
+    mask = {"body": 0.0, "norm1.bias": 1.0, "head": 0.0}
+    grad, value, value_above = unrolled_meta_gradient(loss, params, episodes, mask=mask, **settings)
+    assert relative_error(got.grad, grad) <= 1e-12
+    assert (got.loss.item(), got.loss_ascent.item()) == pytest.approx((value, value_above), rel=1e-13)
+
+
+@pytest.mark.parametrize("direction", [at_random, on_half])
+def test_a_drawn_ascent_is_another_gradient_and_the_same_every_time(direction):
+    params, episodes = smooth_problem(8)
+    settings = {"beta_low": 0.2, "alpha_low": 0.3, "alpha_up": 0.3, "steps": 2}
+    one, again, along = (
+        meta_gradient(smooth_loss, params, episodes, direction=d, **settings).grad
+        for d in (direction, direction, along_gradient)
+    )
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert relative_error(one, along) > 1e-3
 
 
 @pytest.mark.parametrize("names", [None, ["head"]])

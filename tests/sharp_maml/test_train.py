@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 
 import sharp_maml.train as training
 from sharp_maml import Batch, CheckpointError, Episode, NonFiniteError, load_checkpoint, write_cache
-from sharp_maml.data import EpisodeStream
+from sharp_maml.data import EpisodeStream, Protocol
 from sharp_maml.evaluate import correct_counts
+from sharp_maml.methods import build
 from sharp_maml.train import Interrupted, main, train
 from tests.sharp_maml.tiny import SETTINGS, tiny_config, tiny_dataset
 
@@ -458,3 +460,32 @@ def test_outside_the_main_thread_signals_are_left_alone(dataset, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         state = pool.submit(train, tiny_config(iterations=1), dataset, tmp_path / "run").result()
     assert state.step == 1
+
+
+def test_ascents_in_every_second_iteration_alternate_with_those_of_maml(dataset, tmp_path):
+    """Two iterations, by hand from the gradients of both and plain steps; then the run that was stopped equals it."""
+    config = tiny_config(alpha_low=0.1, alpha_up=0.1, ascent_every=2, optimizer="sgd", iterations=3)
+    train(config, dataset, tmp_path / "run")
+    stream = EpisodeStream(
+        dataset, "train", Protocol(3, 1, 4), seed=0, meta_batch=2, start=0, stop=3, dtype=torch.float32
+    )
+    both, maml = (build(each, channels=3) for each in (replace(config, ascent_every=1), tiny_config()))
+    params = both.init(0)
+    for step, episodes in enumerate(stream):
+        grad = (maml if step == 1 else both).method.gradient(params, episodes).grad
+        params = {name: value - config.beta_up * grad[name] for name, value in params.items()}
+    ended = tensors(tmp_path / "run")
+    for name, value in params.items():
+        torch.testing.assert_close(ended[f"params/{name}"], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("ascent", ["random", "half"])
+def test_a_run_with_drawn_ascents_goes_on_as_if_it_had_not_been_stopped(ascent, dataset, tmp_path, monkeypatch):
+    config = tiny_config(alpha_low=0.1, alpha_up=0.1, ascent=ascent, ascent_every=2)
+    train(config, dataset, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(5, patch)
+        with pytest.raises(Interrupted):
+            train(config, dataset, tmp_path / "cut")
+    train(config, dataset, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
