@@ -133,10 +133,14 @@ def terminal(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[s
         box=HORIZONTALS, show_edge=False, show_lines=True, collapse_padding=True, pad_edge=False,
     )  # fmt: skip
     shown = [index for index, (_, optional) in enumerate(TERMINAL_HEADER) if width >= WIDTH or not optional]
+    longest = max(len(word) for line in lines for word in line.verdict.split())
     for index in shown:
         text = TERMINAL_HEADER[index][0]
         wraps = text in ("Method", "Verdict")
-        table.add_column(text, justify="left" if wraps else "right", no_wrap=not wraps, overflow="fold")
+        least = longest if text == "Verdict" else None
+        table.add_column(
+            text, justify="left" if wraps else "right", no_wrap=not wraps, overflow="fold", min_width=least
+        )
     for line in lines:
         label, source, accuracy, seeds, *others = line.cells()
         cells = [label, source, accuracy if line.seeds is None else f"{accuracy} {seeds}", *others]

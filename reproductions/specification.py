@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -164,17 +164,12 @@ def load(path: Path = HERE / "table1.toml") -> tuple[dict[str, Table], dict[str,
         text = tomllib.loads(path.read_text(encoding="utf-8"))
         unknown = text.keys() - {"tables", "rows", "tiers"}
         rows = {name: Row(name=name, **entries) for name, entries in text["rows"].items()}
-        tables = {
-            name: Table(
-                **{
-                    **entries,
-                    "name": name,
-                    "baseline": rows[entries["baseline"]],
-                    "rows": tuple(rows[row] for row in entries["rows"]),
-                }
-            )
-            for name, entries in text["tables"].items()
-        }
+        bare = {name: replace(row, source=None, quoted=False) for name, row in rows.items()}
+        tables = {}
+        for name, entries in text["tables"].items():
+            shown = rows if entries.pop("printed", True) else bare
+            own = {"baseline": shown[entries["baseline"]], "rows": tuple(shown[row] for row in entries["rows"])}
+            tables[name] = Table(**{**entries, "name": name, **own})
         tiers = {
             name: Tier(
                 **{

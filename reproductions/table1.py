@@ -119,11 +119,11 @@ def check_settings(records: Sequence[Record], table: Table, tier: Tier) -> None:
 
 
 def on_other_data(table: Table, tier: Tier, records: Sequence[Record]) -> tuple[Table, Tier]:
-    """A tier of miniImageNet that was run on other data: under their name, with nothing left of the source to compare.
+    """A tier that was run on other data than it names: under their name, with nothing left of the source to compare.
 
     Args:
         table: Rows and title.
-        tier: Whose data `open_dataset` calls `miniimagenet`, a name that it gives to nothing else.
+        tier: Its data have a name that `open_dataset` gives to nothing else.
         records: What is shown; all of the same data.
 
     Returns:
@@ -139,7 +139,7 @@ def on_other_data(table: Table, tier: Tier, records: Sequence[Record]) -> tuple[
             baseline=rows[table.baseline.name],
             rows=tuple(rows[row.name] for row in table.rows),
         ),
-        replace(tier, label="not shown to be miniImageNet"),
+        replace(tier, label=f"not shown to be {tier.data}"),
     )
 
 
@@ -309,7 +309,9 @@ def check_data(cells: Sequence[Cell], to_run: Sequence[Cell], data: Path, result
                 "--results"
             )
     if given.name != cells[0].tier.data:
-        console.print(f"{data}: {given.name}, not miniImageNet; the table says so and is not compared with the source")
+        console.print(
+            f"{data}: {given.name}, not {cells[0].tier.data}; the table says so and is not compared with the source"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
