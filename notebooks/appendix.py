@@ -19,6 +19,7 @@ from typing import Any
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
+from reproductions import curves
 from reproductions import format as forms
 from reproductions.specification import load
 from reproductions.table1 import build_lines, check, notes, tracked_records
@@ -145,6 +146,9 @@ class Appendix:
                 path = Path(directory) / "table.png"
                 forms.figure(title, table.baseline.label, lines, below, path)
                 self.image(path, f"{title}: {tier.label}.")
+                if tier.data != "synthetic":
+                    curves.draw(title, table.rows, records, path)
+                    self.image(path, f"{title}: accuracy on the validation classes, mean and 95% interval over seeds.")
             for record in records:
                 self.read[f"{tier.name}: {record.name}, seed {record.seed}"] = record.provenance
             self.commands[

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from reproductions import curves
 from reproductions import format as forms
 from reproductions.cells import estimate, measure_costs, missing, run_here, run_on_cluster
 from reproductions.specification import HERE, MODE, TRACKED, Cell, Row, Table, Tier, cells_of, load
@@ -366,10 +367,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         below = notes(table, tier, records)
         where = options.results / tier.name
         write_forms(title, table.baseline.label, lines, below, where, table.name)
+        curves.draw(title, table.rows, records, where / f"{table.name}-curves.png")
         console.print(forms.terminal(title, table.baseline.label, lines, below, console.width))
         if not options.tracked:
             _show_tracked(table, tier, console, {record.data_name for record in records})
-        console.print(f"written: {', '.join(str(where / f'{table.name}.{end}') for end in ('md', 'tex', 'png'))}")
+        ends = (".md", ".tex", ".png", "-curves.png")
+        console.print(f"written: {', '.join(str(where / f'{table.name}{end}') for end in ends)}")
         if options.readme:
             text = forms.markdown(title, table.baseline.label, lines, below)
             README.write_text(forms.put_between(README.read_text(encoding="utf-8"), "table1", text), encoding="utf-8")
