@@ -26,6 +26,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
@@ -163,7 +164,7 @@ def run_here(
         data: The data, as `open_dataset` takes it.
         results: Where run directories lie.
         costs: By row; they weigh what is done and what is left.
-        jobs: Processes at a time.
+        jobs: Processes at a time. Cells of the device `cuda` are spread over the machine's GPUs.
         console: Where progress is shown; on something that is no terminal, a line a finished cell.
 
     Raises:
@@ -172,6 +173,7 @@ def run_here(
     """
     waiting: list[Cell] = list(cells)
     running: list[tuple[Cell, BaseProcess, TaskID]] = []
+    gpus = torch.cuda.device_count()  # counted without a context of CUDA, which would not survive the fork
     left = {cell.directory(results): _left(cell, costs, look(cell.directory(results))) for cell in cells}
     total, began = sum(left.values()), time.monotonic()
     bar = Progress(
@@ -200,6 +202,8 @@ def run_here(
                     cell = waiting.pop(0)
                     name = f"{cell.row.name}, seed {cell.seed}"
                     task = bar.add_task(name, total=left[cell.directory(results)], count="", status="starting")
+                    taken = [other.device for other, *_ in running]
+                    cell = replace(cell, device=_least_used(cell.device, gpus, taken))
                     with _signals_later():
                         running.append((cell, _start(cell, data, results), task))
                 wait([process.sentinel for _, process, _ in running], POLL_SECONDS)
@@ -226,6 +230,13 @@ def run_here(
                 process.terminate()  # the trainer finishes its step and saves
             for _, process, _ in running:
                 process.join()
+
+
+def _least_used(device: str, gpus: int, taken: Sequence[str]) -> str:
+    """The GPU with the fewest of the running cells, where `cuda` names several; the device itself otherwise."""
+    if device != "cuda" or gpus < 2:
+        return device
+    return min((f"cuda:{index}" for index in range(gpus)), key=taken.count)
 
 
 def _left(cell: Cell, costs: Mapping[str, Cost], seen: Seen) -> float:

@@ -48,6 +48,8 @@ def draw(verdict: Verdict, directory: Path) -> Path:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         _decisions(right, verdict.claim.rule, rows)
         figure.suptitle(f"{verdict.claim.id}: {verdict.outcome} ({verdict.claim.evidence})", fontsize=10)
+        figure.draw_without_rendering()  # the layout is settled once for both files
+        figure.set_layout_engine("none")
         path = directory / f"{verdict.claim.id}.png"
         figure.savefig(path, dpi=150, metadata={"Software": None})
         figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
@@ -117,13 +119,16 @@ def _decisions(axes: Axes, rule: Rule, rows: list[tuple[str, bool, list[Item]]])
     edges = (-0.15, 2.5) if one_sided else (-WIDEST, WIDEST)
     for y, (_, is_control, items) in enumerate(rows):
         colour = CONTROL if is_control else "black"
-        for item in items:
-            low, high, middle = (rule.position(item, value) for value in (*item.interval(), item.measured))
-            if edges[0] <= middle <= edges[1]:
-                axes.plot([max(low, edges[0]), min(high, edges[1])], [y, y], color=colour, lw=1.1, alpha=0.8)
-                axes.plot(middle, y, "o", ms=3, color=colour, alpha=0.8)
-            else:
-                edge, marker = (edges[1], ">") if middle > edges[1] else (edges[0], "<")
+        places = [[rule.position(item, value) for value in (*item.interval(), item.measured)] for item in items]
+        low, high, middle = np.reshape(places, (-1, 3)).T
+        inside = (edges[0] <= middle) & (middle <= edges[1])
+        axes.hlines(
+            [y] * int(inside.sum()), np.maximum(low[inside], edges[0]), np.minimum(high[inside], edges[1]),
+            color=colour, lw=1.1, alpha=0.8,
+        )  # fmt: skip
+        axes.plot(middle[inside], [y] * int(inside.sum()), "o", ms=3, color=colour, alpha=0.8)
+        for edge, marker, beyond in ((edges[1], ">", middle > edges[1]), (edges[0], "<", middle < edges[0])):
+            if beyond.any():
                 axes.plot(edge, y, marker, ms=4.5, color=colour)
     axes.set_yticks(range(len(rows)), [textwrap.shorten(label, 52) for label, *_ in rows], fontsize=7)
     for tick, (_, is_control, _) in zip(axes.get_yticklabels(), rows, strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 def work(lines: str, arguments: Sequence[str]) -> None:
     """Run lines of Python, which know their `place`, `data`, `results`, `row` and `seed`; end at a signal as a cell."""
-    data, results, _, row, tier, seed, _ = arguments
+    data, results, _, row, tier, seed, device = arguments
     place = Path(results) / tier / row / f"seed{seed}"
 
     def stop(*_: object) -> None:
@@ -20,4 +20,7 @@ def work(lines: str, arguments: Sequence[str]) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
     (place / "started").write_text("")
-    exec(lines, {"place": place, "data": Path(data), "results": Path(results), "row": row, "seed": seed})
+    exec(
+        lines,
+        {"place": place, "data": Path(data), "results": Path(results), "row": row, "seed": seed, "device": device},
+    )

@@ -122,6 +122,19 @@ def test_a_finished_cell_is_one_line_where_there_is_no_terminal(tmp_path, result
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "expected"),
+    [("cuda", 2, {"cuda:0", "cuda:1"}), ("cuda", 1, {"cuda"}), ("cuda:1", 2, {"cuda:1"}), ("cpu", 2, {"cpu"})],
+)
+def test_cells_are_spread_over_the_gpus_of_a_machine(tmp_path, results, instead, monkeypatch, device, gpus, expected):
+    """Two at a time: the second one goes where the first one is not."""
+    instead("(place / 'device').write_text(device)")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    todo = [cell(seed=seed, device=device) for seed in range(4)]
+    run_here(todo, tmp_path, results, jobs=2, console=console())
+    assert {(each.directory(results) / "device").read_text() for each in todo} == expected
+
+
 def test_a_terminal_shows_a_bar_a_cell(tmp_path, results, instead):
     instead("")
     shown = console(terminal=True)
@@ -269,7 +282,8 @@ from rich.console import Console
 from reproductions import cells
 from tests.reproductions import stand_in
 from tests.reproductions.records_for_tests import cell
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+for each in (signal.SIGINT, signal.SIGTERM):  # a job in the background ignores the first unless told otherwise
+    signal.signal(each, signal.default_int_handler)
 cells.PRELOADED = [cells.__name__]
 cells.main = partial(stand_in.work, sys.argv[2])
 costs = dict.fromkeys(("maml", "low"), cells.Cost(1, 1, 1))
