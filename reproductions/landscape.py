@@ -1,6 +1,6 @@
 """Is the landscape smoother, on trained networks? `python -m reproductions.landscape [--tier demo] [--seeds N]`.
 
-Each checkpoint of MAML and of Sharp-MAML low, up and both is measured on the same fixed training episodes, by the same
+Each checkpoint of MAML and of the variants of Sharp-MAML is measured on the same fixed training episodes, by the same
 two functions: the meta-loss F (after the inner steps of the training, without perturbation) and the mean inner loss R
 at the parameters themselves. Both along the same drawn directions, normalised filter by filter to each network.
 "Smoother than MAML" is decided for each measure by the difference paired over training seeds. One JSON a checkpoint,
@@ -16,6 +16,7 @@ import math
 import multiprocessing
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -35,7 +36,7 @@ from scipy.stats import ttest_1samp
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from reproductions.specification import Cell, load
+from reproductions.specification import Cell, cells_of, load
 from reproductions.table1 import TableError, prepare_data
 from sharp_maml import (
     Batch,
@@ -65,7 +66,10 @@ from sharp_maml import (
     write_atomically,
 )
 
-ROWS = ("maml", "low", "up", "both")
+BASELINE = "maml"
+ACROSS = 4
+"""Planes side by side in the figure."""
+
 TRACKED = Path(__file__).parent / "records" / "landscape"
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "landscape.png"
 LEVEL = 0.05
@@ -210,12 +214,14 @@ def decide(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         A line a variant and measure: the paired difference with Student's interval, MAML's mean, the p-value and the
         verdict; one seed decides nothing.
     """
-    by_row = {row: {cell["seed"]: cell for cell in cells if cell["row"] == row} for row in ROWS}
+    by_row: dict[str, dict[int, Mapping[str, Any]]] = {BASELINE: {}}
+    for cell in cells:
+        by_row.setdefault(cell["row"], {})[cell["seed"]] = cell
     lines: list[dict[str, Any]] = []
-    for row in ROWS[1:]:
-        seeds = sorted(by_row[row].keys() & by_row["maml"].keys())
+    for row in list(by_row)[1:]:
+        seeds = sorted(by_row[row].keys() & by_row[BASELINE].keys())
         for name in MEASURES if seeds else ():
-            mine, base = ([by_row[of][seed][name] for seed in seeds] for of in (row, "maml"))
+            mine, base = ([by_row[of][seed][name] for seed in seeds] for of in (row, BASELINE))
             test = ttest_1samp(np.subtract(mine, base), 0) if len(seeds) > 1 else None
             lines.append(
                 {
@@ -237,7 +243,7 @@ def decide(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def drawn(record: Mapping[str, Any]) -> Figure:
     """The planes of one seed side by side, same scale; below, the measures over those of MAML, a point a seed."""
     cells = record["cells"]
-    rows = [row for row in ROWS if any(cell["row"] == row for cell in cells)]
+    rows = list(dict.fromkeys(cell["row"] for cell in cells))
     first = min(cell["seed"] for cell in cells)
     labels = {row: record["labels"][row] for row in rows}
     planes = {row: next(c for c in cells if c["row"] == row and c["seed"] == first) for row in rows}
@@ -245,17 +251,23 @@ def drawn(record: Mapping[str, Any]) -> Figure:
     levels = np.geomspace(values.min(), values.max(), 18)
     colours = dict(zip(rows, sns.color_palette("colorblind"), strict=False))
     with sns.axes_style("ticks"):
-        figure = Figure(figsize=(3.1 * len(rows), 6.6), layout="constrained")
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1.05, 1))  # type: ignore[misc]
-        axes = top.subplots(1, len(rows), sharex=True, sharey=True, squeeze=False)[0]
+        columns = min(len(rows), ACROSS)
+        high = -(-len(rows) // columns)
+        figure = Figure(figsize=(3.1 * columns, 3.2 + 3.4 * high), layout="constrained")
+        top, bottom = figure.subfigures(2, 1, height_ratios=(1.05 * high, 1))  # type: ignore[misc]
+        grid = top.subplots(high, columns, sharex=True, sharey=True, squeeze=False)
+        axes = grid.flat[: len(rows)]
+        for axis in grid.flat[len(rows) :]:
+            axis.set_axis_off()
         for axis, row in zip(axes, rows, strict=True):
             at = planes[row]["coordinates"]
             shown = axis.contourf(at, at, np.transpose(planes[row]["plane"]), levels=levels, cmap="viridis", norm="log")
             axis.contour(at, at, np.transpose(planes[row]["plane"]), levels=levels, colors="white", linewidths=0.4)
             axis.plot(0, 0, "+", color="white", markersize=9)
-            axis.set(title=labels[row], xlabel="direction 1", aspect="equal")
-        axes[0].set_ylabel("direction 2, in filter norms")
-        bar = top.colorbar(shown, ax=axes, shrink=0.9, format="%.2g", label="meta-loss F")
+            axis.set(title="\n".join(textwrap.wrap(labels[row], 26)), xlabel="direction 1", aspect="equal")
+        for axis in grid[:, 0]:
+            axis.set_ylabel("direction 2, in filter norms")
+        bar = top.colorbar(shown, ax=grid, shrink=0.9, format="%.2g", label="meta-loss F")
         bar.set_ticks(levels[::4].tolist())
         bar.minorticks_off()
         below = bottom.subplots(1, len(MEASURES), squeeze=False)[0]
@@ -311,17 +323,17 @@ def read(path: Path) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see `--help`."""
     tables, tiers = load()
-    table = tables["landscape"]
     parser = argparse.ArgumentParser(prog="python -m reproductions.landscape", description=__doc__.split("\n\n")[0])
     parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="whose checkpoints; default: demo")
     parser.add_argument("--data", type=Path, help="directory of miniImageNet, for the tiers cpu and paper")
-    parser.add_argument("--seeds", type=int, help="number of training seeds; default: the tier's")
+    parser.add_argument("--seeds", type=int, help="training seeds of every row; default: the table's")
     parser.add_argument("--jobs", type=int, default=2, help="checkpoints that are measured at a time; default: 2")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
     parser.add_argument("--tracked", action="store_true", help="draw the tracked record's figure, measure nothing")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 100)
     tier = tiers[options.tier]
+    table = tables["landscape" if "landscape" in tier.tables else tier.tables[0]]
     try:
         if options.tracked:
             record, path, figure = read(TRACKED / f"{tier.name}.json"), TRACKED / f"{tier.name}.json", FIGURE
@@ -329,16 +341,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in ("seeds", "jobs"):
                 if (value := getattr(options, name)) is not None and value < 1:
                     raise TableError(f"--{name} must be >= 1, got {value}")
-            rows = {row.name: row for row in table.rows}
-            seeds = range(table.first_seed, table.first_seed + (options.seeds or tier.seeds))
-            cells = [Cell(table, rows[name], tier, seed) for seed in seeds for name in ROWS]
+            every = cells_of(table, tier, seeds=options.seeds)
+            cells = [cell for cell in every if cell.config.method == "sharp-maml"]
             settings = SMOKE if tier.name == "smoke" else Settings()
             data = prepare_data(tier, options.data, options.results)
             record = {
                 "schema": 1,
                 **provenance(),
                 "tier": tier.name,
-                "labels": {name: rows[name].label for name in ROWS},
+                "labels": {cell.row.name: cell.row.label for cell in cells},
                 "settings": asdict(settings),
                 "cells": _measured(cells, data, options.results, settings, options.jobs, console),
             }
@@ -369,8 +380,8 @@ def _measured(
         path = cell.directory(results)
         if not (path / "best.safetensors").exists():
             raise FileNotFoundError(
-                f"{path / 'best.safetensors'} is missing; train it with: make reproduce-table1 TABLE=landscape "
-                f"TIER={cell.tier.name} SEEDS={len(cells) // len(ROWS)}"
+                f"{path / 'best.safetensors'} is missing; train it with: make reproduce-table1 "
+                f"TABLE={cell.table.name} TIER={cell.tier.name} SEEDS={len({cell.seed for cell in cells})}"
             )
         if (path / "landscape.json").exists():
             before = json.loads((path / "landscape.json").read_text(encoding="utf-8"))

@@ -14,6 +14,8 @@ from reproductions import landscape
 from reproductions.table1 import main as train_table
 from sharp_maml import Estimate
 
+ROWS = ("maml", "low", "up", "both")
+
 
 def cells(shift, noise=0.1, seeds=6):
     """Measured cells in which every variant's measures are MAML's plus a shift; what seeds do to all is shared."""
@@ -25,7 +27,7 @@ def cells(shift, noise=0.1, seeds=6):
             name: shared[seed] + generator.normal(scale=noise) + (shift if row != "maml" else 0)
             for name in landscape.MEASURES
         }
-        for row in landscape.ROWS
+        for row in ROWS
         for seed in range(seeds)
     ]
 
@@ -108,3 +110,17 @@ def test_the_tracked_decisions_fit_the_terminal(width):
     for verdict in ("smoother", "less smooth", "not decided"):
         count = sum(line["verdict"] == verdict for line in record["decisions"])
         assert len(re.findall(rf"\d  {verdict}\s*$", shown.getvalue(), re.MULTILINE)) == count
+
+
+def test_more_than_four_variants_are_drawn_in_two_rows_of_planes(tmp_path):
+    record = landscape.read(landscape.TRACKED / "demo.json")
+    more = [{**cell, "row": f"{cell['row']}-chosen"} for cell in record["cells"] if cell["row"] != "maml"]
+    measured = [*record["cells"], *more]
+    labels = record["labels"] | {f"{row}-chosen": f"Sharp-MAML {row}, radius chosen here" for row in ROWS[1:]}
+    decisions = landscape.decide(measured)
+    assert {line["row"] for line in decisions} == labels.keys() - {"maml"}
+    figure = landscape.drawn({**record, "cells": measured, "labels": labels, "decisions": decisions})
+    figure.savefig(tmp_path / "landscape.png", dpi=50)
+    planes = [axes for axes in figure.axes if axes.get_title().replace("\n", " ") in labels.values()]
+    assert len(planes) == 7
+    assert len({round(axes.get_position().y0, 3) for axes in planes}) == 2
