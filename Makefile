@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory slow coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -70,7 +70,10 @@ theory: $(VENV)/dev  ## all claims and their controls, with report and figures: 
 	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
 
 slow: $(VENV)/dev  ## the slow tests, and with DATA=dir those on real data
-	$(RUN) -m pytest -m "slow or data" $(if $(DATA),--data=$(DATA) --require=data)
+	$(RUN) -m pytest -m "(slow or data) and not long" $(if $(DATA),--data=$(DATA) --require=data)
+
+long: $(VENV)/dev  ## tests that take minutes each: kills of a real run, the paper tier's first iterations, DATA=dir
+	OMP_NUM_THREADS=$(JOBS) $(RUN) -m pytest -m long --data=$(or $(DATA),$(error name miniImageNet with DATA=dir)) --require=data
 
 coverage: $(VENV)/dev  ## line and branch coverage of the core by the unit tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term --cov-fail-under=95

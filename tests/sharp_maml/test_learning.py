@@ -9,7 +9,7 @@ from sharp_maml.evaluate import evaluate
 from sharp_maml.train import train
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.data
 def test_maml_reaches_85_percent_on_omniglot_after_1000_iterations(data_path, tmp_path):
     """5-way 1-shot, train small2, test small1 without the alphabets of both, rotations as classes."""

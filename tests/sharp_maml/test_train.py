@@ -21,7 +21,7 @@ from sharp_maml.data import EpisodeStream, Protocol
 from sharp_maml.evaluate import correct_counts
 from sharp_maml.methods import build
 from sharp_maml.train import Interrupted, main, train
-from tests.sharp_maml.tiny import SETTINGS, tiny_config, tiny_dataset
+from tests.sharp_maml.tiny import SETTINGS, assert_same_run, tiny_config, tiny_dataset
 
 
 @pytest.fixture
@@ -41,19 +41,6 @@ def toml(tmp_path):
 
 def tensors(directory: Path, name: str = "last") -> dict:
     return load_checkpoint(directory / f"{name}.safetensors").tensors
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Bitwise: weights, optimizer, random state, validation curve and metrics, all but the seconds."""
-    a, b = (load_checkpoint(directory / "last.safetensors") for directory in (one, other))
-    assert a.tensors.keys() == b.tensors.keys()
-    assert all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
-    assert a.metadata["progress"]["curve"] == b.metadata["progress"]["curve"]
-    lines = [
-        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
-        for path in (one / "metrics.jsonl", other / "metrics.jsonl")
-    ]
-    assert lines[0] == lines[1]
 
 
 def stop_after(step: int, monkeypatch: pytest.MonkeyPatch, signum: int = signal.SIGTERM) -> None:

@@ -1,12 +1,14 @@
-"""A tiny data set that a tiny network learns in seconds: each class is a colour with noise."""
+"""A tiny data set that a tiny network learns in seconds, each class a colour with noise; and whether runs are equal."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from sharp_maml import Config, Dataset, write_cache
+from sharp_maml import Config, Dataset, load_checkpoint, write_cache
 
 SETTINGS = {
     "image_size": 16,
@@ -45,3 +47,16 @@ def tiny_dataset(directory: Path, *, size: int = 16, channels: int = 3, seed: in
             for split in ("train", "validation", "test")
         },
     )
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bitwise: weights, optimizer, random state, validation curve and metrics, all but the seconds."""
+    a, b = (load_checkpoint(directory / "last.safetensors") for directory in (one, other))
+    assert a.tensors.keys() == b.tensors.keys()
+    assert all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    assert a.metadata["progress"]["curve"] == b.metadata["progress"]["curve"]
+    lines = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+        for path in (one / "metrics.jsonl", other / "metrics.jsonl")
+    ]
+    assert lines[0] == lines[1]
