@@ -53,7 +53,7 @@ class Budget:
     instances: int
 
 
-SMOKE, TEST, FULL = Budget("smoke", 8, 8, 4), Budget("test", 12, 32, 40), Budget("full", 14, 64, 500)
+SMOKE, TEST, FULL = Budget("smoke", 8, 8, 4), Budget("test", 11, 48, 40), Budget("full", 14, 64, 500)
 BUDGETS = {budget.name: budget for budget in (SMOKE, TEST, FULL)}
 
 
