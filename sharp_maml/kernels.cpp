@@ -41,8 +41,8 @@ struct Shape {
       const Int pieces = shape.pieces(), strips = shape.strips();
       for (Int i; (i = next++) < pieces;) piece(i, strips * i / pieces, strips * (i + 1) / pieces);
     };
-    const Int threads_ = std::min<Int>(threads, pieces() / 4);
-    if (fork_threads && threads_ > 1) fork_threads(run, &work, unsigned(threads_), 0); else run(&work);
+    if (fork_threads && threads > 1 && pieces() >= 8) fork_threads(run, &work, unsigned(threads), 0);
+    else run(&work);
   }
 
   // Sums over all strips: strip(index, sums) adds to `sums` numbers.
@@ -172,11 +172,15 @@ void back(Shape shape, const T* y, const T* scale, const T* picked, const T* ent
         const T *__restrict e = pooled < 0 ? nothing : d + pooled, *__restrict added = d_y ? d_y + pixel : nullptr;
         T* __restrict to = g + pixel;
         if (added) {
-          VECTORIZED for (Int c = 0; c < C; c++)
-            to[c] = v[c] * slope[c] + offset[c] + (i[c] == T(own) ? e[c] * s[c] : T(0)) + added[c];
+          VECTORIZED for (Int c = 0; c < C; c++) {
+            T back = e[c] * s[c];
+            to[c] = v[c] * slope[c] + offset[c] + added[c] + (i[c] == T(own) ? back : T(0));
+          }
         } else {
-          VECTORIZED for (Int c = 0; c < C; c++)
-            to[c] = v[c] * slope[c] + offset[c] + (i[c] == T(own) ? e[c] * s[c] : T(0));
+          VECTORIZED for (Int c = 0; c < C; c++) {
+            T back = e[c] * s[c];
+            to[c] = v[c] * slope[c] + offset[c] + (i[c] == T(own) ? back : T(0));
+          }
         }
       });
   });
@@ -243,8 +247,10 @@ void second(Shape shape, const T* y, const T* scale, const T* picked, const T* e
         const T *__restrict v = y + pixel, *__restrict i = pooled < 0 ? nothing : entry + pooled;
         const T* __restrict e = pooled < 0 ? nothing : d + pooled;
         T* __restrict w = u + pixel;
-        VECTORIZED for (Int c = 0; c < C; c++)
-          w[c] = v[c] * slope[c] + offset[c] + w[c] * rk[c] + (i[c] == T(own) ? e[c] * rc[c] : T(0));
+        VECTORIZED for (Int c = 0; c < C; c++) {
+          T back = e[c] * rc[c];
+          w[c] = v[c] * slope[c] + offset[c] + w[c] * rk[c] + (i[c] == T(own) ? back : T(0));
+        }
       });
     }
   });

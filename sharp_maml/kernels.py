@@ -132,6 +132,13 @@ def native(*tensors: Tensor) -> Kernels | None:
         The kernels, for plain float32 or float64 tensors of one type on a CPU, of sizes that a block can have; None
         under transforms, traces, compilation and automatic mixed precision, and where there is no library.
     """
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or _get_current_dispatch_mode() is not None  # traces and tensors without data
+        or torch.is_autocast_enabled("cpu")
+    ):
+        return None
     x, weight, scale, shift = tensors
     is_plain = (
         x.dtype in _NAMES
@@ -142,10 +149,6 @@ def native(*tensors: Tensor) -> Kernels | None:
         and scale.shape == shift.shape == weight.shape[:1]
         and scale.is_contiguous()
         and shift.is_contiguous()
-        and not torch._C._are_functorch_transforms_active()
-        and _get_current_dispatch_mode() is None
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
     )
     return load() if is_plain else None
 
