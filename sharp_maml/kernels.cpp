@@ -171,16 +171,9 @@ void back(Shape shape, const T* y, const T* scale, const T* picked, const T* ent
         const T *__restrict v = y + pixel, *__restrict i = pooled < 0 ? nothing : entry + pooled;
         const T *__restrict e = pooled < 0 ? nothing : d + pooled, *__restrict added = d_y ? d_y + pixel : nullptr;
         T* __restrict to = g + pixel;
-        if (added) {
-          VECTORIZED for (Int c = 0; c < C; c++) {
-            T back = e[c] * s[c];
-            to[c] = v[c] * slope[c] + offset[c] + added[c] + (i[c] == T(own) ? back : T(0));
-          }
-        } else {
-          VECTORIZED for (Int c = 0; c < C; c++) {
-            T back = e[c] * s[c];
-            to[c] = v[c] * slope[c] + offset[c] + (i[c] == T(own) ? back : T(0));
-          }
+        VECTORIZED for (Int c = 0; c < C; c++) {
+          T back = e[c] * s[c];
+          to[c] = v[c] * slope[c] + offset[c] + (i[c] == T(own) ? back : T(0)) + (added ? added[c] : T(0));
         }
       });
   });
