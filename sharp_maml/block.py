@@ -2,13 +2,15 @@
 
 `elementary` is written in plain torch operations: right to any derivative, under `torch.func.vmap`, and with statistics
 of other inputs than those normalised. `fused` is what training runs: a `torch.autograd.Function` whose first and second
-derivatives are the closed forms below, on the native kernels of the convolution and of its two adjoints. It pools
-before it normalises, so that one activation of full size is kept and written where torch has three. A third derivative
-of it and `vmap` are errors, never wrong numbers. Read next: `models.py`, which stacks four of these.
+derivatives are the closed forms below, on torch's kernels of the convolution and of its two adjoints. It pools before
+it normalises, so that one activation of full size is kept and written where torch has three. What is between the
+convolutions exists twice: in torch's operations, as `_Torch` below, and natively, as `Kernels`. A third derivative of
+the fused form and `vmap` are errors, never wrong numbers. Read next: `kernels.py`; `models.py`, which stacks four of
+these.
 
 Notation: C(x, w) is the convolution; I(g, w) and W(x, g) are its adjoints in x and in w. Per channel, over the n
 entries of y = C(x, w): r = 1 / sqrt(variance + 1e-5) and h = (y - mean) r. P picks from each window the entry where y
-is largest and P^T puts it back. Sums, like scale and shift, are one number a channel; scale >= 0, see `block`.
+is largest, or smallest where scale < 0, and P^T puts it back. Sums, like scale and shift, are one number a channel.
 
 Forward: the output is max(P h scale + shift, 0).
 
@@ -75,7 +77,7 @@ def block(
         z = (y - mean) * (torch.rsqrt(variance + EPS) * _per_channel(scale)) + _per_channel(shift)
         return max_pool2d(z.relu(), 2)
     passes: Kernels | _Torch | None = native(x, weight, scale, shift)
-    if passes is None:
+    if passes is None:  # a negative scale changes sign together with its filter, which leaves z as it is
         passes, sign = _Torch(), torch.ones_like(scale).copysign(scale.detach())
         weight, scale = weight * sign.view(-1, 1, 1, 1), scale * sign
     weight = weight.contiguous(memory_format=torch.channels_last)  # once, not in every convolution
@@ -204,7 +206,7 @@ class _SecondBackward(_Once):
 
 
 class _Torch:
-    """What is between the convolutions, in torch's operations: on every device and for every type, for scale >= 0."""
+    """What is between the convolutions, in torch's operations: for every device and type, and for scales >= 0."""
 
     def pool(self, y: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
         """y -> the output, and constants of the two others."""

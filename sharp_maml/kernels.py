@@ -2,9 +2,9 @@
 
 Torch makes ten passes over an activation where one or two are enough, and its sums over channels in float32 are not
 exact. The library is compiled once (some seconds, which the log states) into `$XDG_CACHE_HOME/sharp-maml`, by default
-`~/.cache/sharp-maml`, under a name made of the source, of what the compiler does for this CPU, and of the library's own
-digest. Where there is no compiler, where compiling, storing or loading fails, and with the environment variable
-SHARP_MAML_KERNELS=0, one log line says so and the block runs on torch's operations. Read next: `block.py`.
+`~/.cache/sharp-maml`, under a name made of the source, the compiler, the CPU and the library's own digest. Where there
+is no compiler ($CXX, else g++, c++ or clang++), where compiling, storing or loading fails, and with the environment
+variable SHARP_MAML_KERNELS=0, one log line says so and the block runs on torch's operations. Read next: `block.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -54,9 +55,10 @@ _NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
 class Kernels:
-    """The three passes of a block, from one library; the equations are those of `block.py`, for scales of any sign.
+    """The three passes of a block, in one library: the equations and names of `block.py`, for scales of any sign.
 
-    Activations are `channels_last`. No number depends on how many threads torch has.
+    Activations are `n x filters x height x width` in `channels_last`, pooled ones half as high and wide; the others are
+    `filters` numbers. All are of one type, float32 or float64. No number depends on how many threads torch has.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -74,9 +76,9 @@ class Kernels:
         library.use_threads_of(fork)
 
     def pool(self, y: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
-        """Forward, from y: the output, and the constants P y, the entry of each window that P picks, mean and r.
+        """The forward pass from y: the output, P y, the entry that P picks of each window, mean and r in one.
 
-        An entry is 4 where ReLU is off.
+        Entries are 0 to 3, in a window's order, and 4 where ReLU is off.
         """
         images, channels, height, width = y.shape
         size = (images, channels, height // 2, width // 2)
@@ -88,7 +90,7 @@ class Kernels:
     def back(
         self, d: Tensor, d_y: Tensor | None, y: Tensor, scale: Tensor, constants: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """d, d_y -> a, b, g + d_y, and d in place of e: an entry of 4 says where it does not count."""
+        """The backward pass from d, the output's gradient, and d_y: a, b, g + d_y, and d, whose e the entries tell."""
         d = _channels_last(d)
         a, b, g = torch.empty_like(scale), torch.empty_like(scale), torch.empty_like(y)
         d_y = None if d_y is None else _channels_last(d_y)
@@ -107,7 +109,10 @@ class Kernels:
         e: Tensor,
         constants: Sequence[Tensor],
     ) -> tuple[Tensor, ...]:
-        """u, the sum of the terms, A, B -> the derivatives in d, scale and y, the last of them in u's place."""
+        """The second backward pass from u, the sum of one or two terms, A and B: the derivatives in d, scale and y.
+
+        None stands for zeros. The derivative in y takes the place of the first term.
+        """
         u, u2 = terms if len(terms) == 2 else (terms[0], None)
         A, B = (None if t is None else t.contiguous() for t in (A, B))
         d_d, d_scale = torch.empty_like(e), torch.empty_like(scale)
@@ -116,7 +121,7 @@ class Kernels:
 
     def _call(self, kind: str, y: Tensor, *others: Tensor | None) -> None:
         images, channels, height, width = y.shape
-        if any(t is not None and t.dtype != y.dtype for t in others):
+        if any(t is not None and t.dtype != y.dtype for t in others):  # their numbers would be misread
             raise TypeError(f"all tensors must be of {y.dtype}")
         pointers = [None if t is None else t.data_ptr() for t in (y, *others)]
         self.functions[kind, y.dtype](images, height, width, channels, torch.get_num_threads(), *pointers)
@@ -165,22 +170,22 @@ def load() -> Kernels | None:
 
 @cache
 def _loaded() -> Kernels | None:
-    if os.environ.get(_OFF) == "0":
-        log.info("%s=0: conv4 runs on torch's operations", _OFF)
+    compiler = _compiler()
+    if os.environ.get(_OFF) == "0" or not compiler:
+        log.info("conv4 runs on torch's operations: %s", f"{_OFF}=0" if compiler else "there is no C++ compiler")
         return None
     try:
-        return _library(_cache())
+        return _library(compiler, _cache())
     except (OSError, AttributeError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
-        log.warning("no kernels, so that conv4 runs on torch's operations, which are slower: %s", error)
+        log.warning("conv4 runs on torch's operations, since its kernels cannot be had: %s", error)
         return None
 
 
-def _library(directory: Path) -> Kernels:
+def _library(compiler: list[str], directory: Path) -> Kernels:
     """Load the library of this source, compiler and CPU; compile it where there is none, or none that is whole."""
-    compiler = _compiler()
-    # What the compiler would run tells its version and all that `native` stands for on this CPU.
+    # What the compiler would run tells its version, and most of them what `native` stands for.
     plan = _run([*compiler, *FLAGS, "-###", "-E", "-x", "c++", os.devnull])
-    key = _digest(plan.encode() + SOURCE.read_bytes())
+    key = _digest(SOURCE.read_bytes() + " ".join([*FLAGS, plan, _cpu()]).encode())
     for path in sorted(directory.glob(f"kernels-{key}-*.so")):
         if path.stem.endswith(_digest(path.read_bytes())):  # it is whole
             with suppress(OSError, AttributeError):
@@ -209,13 +214,18 @@ def _cache() -> Path:
 
 
 def _compiler() -> list[str]:
-    """The compiler and its own arguments: $CXX, or the first found on the path."""
+    """The compiler with its own arguments: $CXX, or the first that is on the path; empty where there is none."""
     if os.environ.get("CXX"):
         return shlex.split(os.environ["CXX"])
-    found = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
-    if found is None:
-        raise FileNotFoundError("there is no C++ compiler (g++, c++ or clang++, or what CXX names)")
-    return [found]
+    return [path for path in map(shutil.which, ("g++", "c++", "clang++")) if path][:1]
+
+
+def _cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What the first processor is and can do."""
+    if not cpuinfo.exists():  # not Linux
+        return platform.processor()
+    first = cpuinfo.read_text(encoding="utf-8").partition("\n\n")[0].splitlines()
+    return " ".join(line for line in first if line.startswith(("model name", "flags", "Features", "CPU")))
 
 
 def _run(command: list[str]) -> str:
