@@ -250,8 +250,8 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
     Returns:
         `commit` (None outside a git checkout) and `dirty` (whether the tree differs from it; a file that
         `.gitattributes` calls `measured` does not count, since writing a record must not spoil the next one), versions
-        of `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device` and `threads`, and
-        which `kernels` conv4 has there in float32 and float64: `native`, or `torch`, as in records without this entry.
+        of `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device`, `threads`, and which
+        `kernels` conv4 has there in float32 and float64, `native` or `torch`. Earlier records leave the last out.
     """
     commit, dirty = _commit()
     try:

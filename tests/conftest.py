@@ -67,9 +67,14 @@ def _run_on(passes: str, config: pytest.Config, monkeypatch: pytest.MonkeyPatch)
     if passes == "torch":
         monkeypatch.setattr(kernels, "load", lambda: None)
     elif kernels.load() is None:
-        _absent(
-            config, "kernels", "conv4 has no native kernels here; a compiler is needed, and no SHARP_MAML_KERNELS=0"
-        )
+        _absent(config, "kernels", "no native kernels: they need a C++ compiler, and SHARP_MAML_KERNELS not to be 0")
+
+
+@pytest.fixture
+def native(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> kernels.Kernels | None:
+    """The native kernels of this machine."""
+    _run_on("native", pytestconfig, monkeypatch)
+    return kernels.load()
 
 
 @pytest.fixture(params=["native", "torch"])

@@ -34,17 +34,6 @@ SCALES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.fixture
-def native(request: pytest.FixtureRequest) -> kernels.Kernels:
-    """The kernels of this machine."""
-    found = kernels.load()
-    if found is None:
-        if "kernels" in request.config.getoption("--require").split(","):
-            pytest.fail("--require kernels: there are none", pytrace=False)
-        pytest.skip("no kernels: is there a C++ compiler?")
-    return found
-
-
 def problem(
     seed: int, images: int, channels: int, filters: int, height: int, width: int, dtype: torch.dtype = torch.float64
 ) -> list[Tensor]:
