@@ -2,13 +2,15 @@
 
 `elementary` is written in plain torch operations: right to any derivative, under `torch.func.vmap`, and with statistics
 of other inputs than those normalised. `fused` is what training runs: a `torch.autograd.Function` whose first and second
-derivatives are the closed forms below, on the native kernels of the convolution and of its two adjoints. It pools
-before it normalises, so that one activation of full size is kept and written where torch has three. A third derivative
-of it and `vmap` are errors, never wrong numbers. Read next: `models.py`, which stacks four of these.
+derivatives are the closed forms below, on torch's kernels of the convolution and of its two adjoints. It pools before
+it normalises, so that one activation of full size is kept and written where torch has three. What is between the
+convolutions exists twice: in torch's operations, as `_Torch` below, and natively, as `Kernels`. A third derivative of
+the fused form and `vmap` are errors, never wrong numbers. Read next: `kernels.py`; `models.py`, which stacks four of
+these.
 
 Notation: C(x, w) is the convolution; I(g, w) and W(x, g) are its adjoints in x and in w. Per channel, over the n
 entries of y = C(x, w): r = 1 / sqrt(variance + 1e-5) and h = (y - mean) r. P picks from each window the entry where y
-is largest and P^T puts it back. Sums, like scale and shift, are one number a channel; scale >= 0, see `block`.
+is largest, or smallest where scale < 0, and P^T puts it back. Sums, like scale and shift, are one number a channel.
 
 Forward: the output is max(P h scale + shift, 0).
 
@@ -32,6 +34,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn.functional import conv2d, max_pool2d
+
+from sharp_maml.kernels import Kernels, native
 
 Form = Literal["fused", "elementary"]
 """How a block is differentiated: fast and twice, or in plain operations and as often as one likes."""
@@ -72,7 +76,12 @@ def block(
         variance = (first - mean).square().mean((0, 2, 3), keepdim=True)
         z = (y - mean) * (torch.rsqrt(variance + EPS) * _per_channel(scale)) + _per_channel(shift)
         return max_pool2d(z.relu(), 2)
-    output: Tensor = _Forward.apply(x, weight, scale, shift)[0]  # type: ignore[no-untyped-call]
+    passes: Kernels | _Torch | None = native(x, weight, scale, shift)
+    if passes is None:  # a negative scale changes sign together with its filter, which leaves z as it is
+        passes, sign = _Torch(), torch.ones_like(scale).copysign(scale.detach())
+        weight, scale = weight * sign.view(-1, 1, 1, 1), scale * sign
+    weight = weight.contiguous(memory_format=torch.channels_last)  # once, not in every convolution
+    output: Tensor = _Forward.apply(passes, x, weight, scale, shift)[0]  # type: ignore[no-untyped-call]
     return output
 
 
@@ -91,73 +100,60 @@ class _Once(Function):
 
 
 class _Forward(_Once):
-    """x, weight, scale, shift -> the output, y, and constants.
-
-    y is an output so that its second gradient can come back. The largest z of a window is at the largest y only where
-    scale >= 0. A negative scale changes sign together with its filter, which leaves z as it is: w and s below are after
-    that change.
-    """
+    """x, weight, scale, shift -> the output, y, constants. y is an output so that its second gradient can come back."""
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
-        sign = torch.ones_like(scale).copysign(scale)
-        w = (weight * sign.view(-1, 1, 1, 1)).contiguous(memory_format=torch.channels_last)  # once, not in every kernel
-        y = _convolution(x, w)
-        mean, variance = torch.batch_norm_update_stats(y, None, None, 0.0)
-        mean, r = _per_channel(mean), _per_channel(torch.rsqrt(variance + EPS))
-        s = _per_channel(scale * sign) * r
-        largest, index = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])
-        centred = largest.sub_(mean)
-        output = torch.addcmul(_per_channel(shift), centred, s).relu_()
-        return output, y, sign, w, mean, r, s, centred, index
+    def forward(
+        passes: Kernels | _Torch, x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor
+    ) -> tuple[Tensor, ...]:
+        y = _convolution(x, weight)
+        output, *constants = passes.pool(y, scale, shift)
+        return output, y, *constants
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs[:3], *output)
+        ctx.passes = inputs[0]
+        ctx.save_for_backward(*inputs[1:4], *output)
         ctx.mark_non_differentiable(*output[2:])
         ctx.set_materialize_grads(False)  # zeros for the constants would cost as much as the activations
 
     @staticmethod
-    def backward(ctx: Any, d_output: Tensor | None, d_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, d: Tensor | None, d_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         x, weight, scale, output, y, *constants = ctx.saved_tensors
-        d_output = torch.zeros_like(output) if d_output is None else d_output
-        e = torch.ops.aten.threshold_backward(d_output, output.detach(), 0)
-        results = _Backward.apply(ctx.needs_input_grad[0], d_y, e, x, weight, scale, y, constants)  # type: ignore[no-untyped-call]
-        return tuple(results[:4])
+        d = torch.zeros_like(output) if d is None else d
+        results = _Backward.apply(  # type: ignore[no-untyped-call]
+            ctx.passes, ctx.needs_input_grad[1], d_y, d, x, weight, scale, y, [output.detach(), *constants]
+        )
+        return None, *results[:4]
 
 
 class _Backward(_Once):
-    """e, x, weight, scale, y -> the gradients of x, weight, scale, shift, and a, g.
+    """d, x, weight, scale, y -> the gradients of x, weight, scale, shift, and what the second backward needs.
 
-    `d_y`: what the second backward adds to g. Of weight and scale the constants hold what is needed.
+    `d`: the gradient of the output. `d_y`: what the second backward adds to g.
     """
 
     @staticmethod
     def forward(
+        passes: Kernels | _Torch,
         needs_dx: bool,
         d_y: Tensor | None,
-        e: Tensor,
+        d: Tensor,
         x: Tensor,
         weight: Tensor,
         scale: Tensor,
         y: Tensor,
         constants: Sequence[Tensor],
     ) -> tuple[Tensor | None, ...]:
-        sign, w, mean, r, s, centred, index = constants
-        t = s * (-s.numel() / y.numel())
-        b = _sum(e)
-        a = _sum(e * centred) * r
-        g = _add_put(_affine(y, mean, t * r * a, t * b), e * s, index)
-        if d_y is not None:
-            g += d_y
-        dx = _adjoint_in_x(g, x, w) if needs_dx else None
-        return dx, _adjoint_in_w(g, x, w) * sign.view(-1, 1, 1, 1), a.flatten() * sign, b.flatten(), a, g
+        a, b, g, e = passes.back(d, d_y, y, scale, constants)
+        dx = _adjoint_in_x(g, x, weight) if needs_dx else None
+        return dx, _adjoint_in_w(g, x, weight), a, b, g, e
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, d_y, e, x, _, _, y, constants = inputs
+        ctx.passes, _, d_y, _, x, weight, scale, y, constants = inputs
         ctx.is_second = d_y is not None
-        ctx.save_for_backward(e, x, y, *constants, *output[3:])
+        ctx.save_for_backward(x, weight, scale, y, *output[2:], *constants)
         ctx.mark_non_differentiable(*output[4:])
         ctx.set_materialize_grads(False)
 
@@ -167,34 +163,93 @@ class _Backward(_Once):
     ) -> tuple[Tensor | None, ...]:
         if ctx.is_second:
             _refuse_third_derivative()
-        e, x, y, *constants = ctx.saved_tensors
-        needs_dx = ctx.needs_input_grad[3]
-        return None, None, *_SecondBackward.apply(needs_dx, X, V, A, B, e, x, y, constants), None  # type: ignore[no-untyped-call]
+        needs_dx = ctx.needs_input_grad[4]
+        results = _SecondBackward.apply(ctx.passes, needs_dx, X, V, A, B, *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return None, None, None, *results, None
 
 
 class _SecondBackward(_Once):
-    """Factors X, V, A, B of the gradients -> the derivatives of the sum of the products in e, x, weight, scale, y."""
+    """Factors X, V, A, B of the gradients -> the derivatives of the sum of the products in d, x, weight, scale, y."""
 
     @staticmethod
     def forward(
+        passes: Kernels | _Torch,
         needs_dx: bool,
         X: Tensor | None,
         V: Tensor | None,
         A: Tensor | None,
         B: Tensor | None,
-        e: Tensor,
         x: Tensor,
+        weight: Tensor,
+        scale: Tensor,
         y: Tensor,
-        constants: Sequence[Tensor],
+        a: Tensor,
+        b: Tensor,
+        g: Tensor,
+        e: Tensor,
+        *constants: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        sign, w, mean, r, s, centred, index, b, a, g = constants
-        b = _per_channel(b)
-        A = torch.zeros_like(a) if A is None else _per_channel(A * sign)
+        V = None if V is None else V.contiguous(memory_format=torch.channels_last)
+        terms = [_convolution(*pair) for pair in ((x, V), (X, weight)) if pair[0] is not None and pair[1] is not None]
+        de, ds, dy = passes.second(terms or [torch.zeros_like(y)], A, B, y, scale, a, b, e, constants)
+        dx = _adjoint_in_x(g, x, V) if needs_dx and V is not None else None
+        dw = _adjoint_in_w(g, X, weight) if X is not None else None
+        return de, dx, dw, ds, dy
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor | None) -> NoReturn:
+        _refuse_third_derivative()
+
+
+class _Torch:
+    """What is between the convolutions, in torch's operations: for every device and type, and for scales >= 0."""
+
+    def pool(self, y: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
+        """y -> the output, and constants of the two others."""
+        mean, variance = torch.batch_norm_update_stats(y, None, None, 0.0)
+        mean, r = _per_channel(mean), _per_channel(torch.rsqrt(variance + EPS))
+        s = _per_channel(scale) * r
+        largest, index = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])
+        centred = largest.sub_(mean)
+        output = torch.addcmul(_per_channel(shift), centred, s).relu_()
+        return output, mean, r, s, centred, index
+
+    def back(
+        self, d: Tensor, d_y: Tensor | None, y: Tensor, scale: Tensor, constants: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """d, d_y -> a, b, g + d_y, e."""
+        output, mean, r, s, centred, index = constants
+        e = torch.ops.aten.threshold_backward(d, output, 0)
+        t = s * (-s.numel() / y.numel())
+        b = _sum(e)
+        a = _sum(e * centred) * r
+        g = _add_put(_affine(y, mean, t * r * a, t * b), e * s, index)
+        if d_y is not None:
+            g += d_y
+        return a.flatten(), b.flatten(), g, e
+
+    def second(
+        self,
+        terms: list[Tensor],
+        A: Tensor | None,
+        B: Tensor | None,
+        y: Tensor,
+        scale: Tensor,
+        a: Tensor,
+        b: Tensor,
+        e: Tensor,
+        constants: Sequence[Tensor],
+    ) -> tuple[Tensor, ...]:
+        """u, the sum of the terms, A, B -> the derivatives in d, scale and y."""
+        output, mean, r, s, centred, index = constants
+        u = terms[0] if len(terms) == 1 else terms[0].add_(terms[1])
+        a, b = _per_channel(a), _per_channel(b)
+        A = torch.zeros_like(a) if A is None else _per_channel(A)
         B = torch.zeros_like(a) if B is None else _per_channel(B)
-        V = None if V is None else V * sign.view(-1, 1, 1, 1)
-        u = torch.zeros_like(y) if V is None else _convolution(x, V)
-        if X is not None:
-            u += _convolution(X, w)
         Pu = _pick(u, index)
         p = _sum(u)
         q = torch.addcmul(_sum(u * y), mean, p, value=-1) * r
@@ -208,17 +263,7 @@ class _SecondBackward(_Once):
         slope = (rk * q).addcmul_(rc, a).addcmul_(s, rE).mul_(r * -inverse_n)
         offset = (rk * p).addcmul_(rc, b).mul_(-inverse_n)
         dy = _add_put(_affine(y, mean, slope, offset).addcmul_(u, rk), e * rc, index)
-        dx = _adjoint_in_x(g, x, V) if needs_dx and V is not None else None
-        dw = _adjoint_in_w(g, X, w) * sign.view(-1, 1, 1, 1) if X is not None else None
-        return de, dx, dw, rE.flatten() * sign, dy
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor | None) -> NoReturn:
-        _refuse_third_derivative()
+        return torch.ops.aten.threshold_backward(de, output, 0), rE.flatten(), dy
 
 
 def _refuse_third_derivative() -> NoReturn:

@@ -26,6 +26,7 @@ import torch
 from sharp_maml.checkpoint import write_atomically
 from sharp_maml.config import Config
 from sharp_maml.estimates import Estimate
+from sharp_maml.kernels import load
 
 SCHEMA = 2
 """2: the digest of a configuration is that of the settings which differ from their defaults; 1 hashed all settings."""
@@ -249,7 +250,8 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
     Returns:
         `commit` (None outside a git checkout) and `dirty` (whether the tree differs from it; a file that
         `.gitattributes` calls `measured` does not count, since writing a record must not spoil the next one), versions
-        of `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device` and `threads`.
+        of `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device`, `threads`, and which
+        `kernels` conv4 has there in float32 and float64, `native` or `torch`. Earlier records leave the last out.
     """
     commit, dirty = _commit()
     try:
@@ -265,6 +267,7 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
         "sharp_maml": version,
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
+        "kernels": "native" if device == "cpu" and load() else "torch",
     }
 
 

@@ -1,4 +1,4 @@
-"""Options and fixtures for what a machine may lack: a GPU, real data. `--require` forbids to skip."""
+"""Options and fixtures for what a machine may lack: a GPU, real data, a compiler. `--require` forbids to skip."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 import torch
 
+from sharp_maml import kernels
+
 # How long an example takes says nothing on a busy machine: tests assert no times.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
@@ -22,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--omniglot",
         help="directory of Omniglot (default: environment variable OMNIGLOT, else `omniglot` beside --data)",
     )
-    parser.addoption("--require", default="", help="what must not be skipped, separated by commas: gpu, data")
+    parser.addoption("--require", default="", help="what must not be skipped, separated by commas: gpu, data, kernels")
 
 
 def _absent(config: pytest.Config, kind: str, reason: str) -> NoReturn:
@@ -59,3 +61,33 @@ def gpu(pytestconfig: pytest.Config) -> torch.device:
     if not torch.cuda.is_available():
         _absent(pytestconfig, "gpu", "no CUDA device")
     return torch.device("cuda")
+
+
+def _run_on(passes: str, config: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    if passes == "torch":
+        monkeypatch.setattr(kernels, "load", lambda: None)
+    elif kernels.load() is None:
+        _absent(config, "kernels", "no native kernels: they need a C++ compiler, and SHARP_MAML_KERNELS not to be 0")
+
+
+@pytest.fixture
+def native(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> kernels.Kernels | None:
+    """The native kernels of this machine."""
+    _run_on("native", pytestconfig, monkeypatch)
+    return kernels.load()
+
+
+@pytest.fixture(params=["native", "torch"])
+def passes(request: pytest.FixtureRequest, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the fused block runs on between its convolutions."""
+    _run_on(request.param, pytestconfig, monkeypatch)
+    return request.param
+
+
+@pytest.fixture(params=["native", "torch", "elementary"])
+def form(request: pytest.FixtureRequest, pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The form of the block: the fused one on either of its passes, and the elementary one."""
+    if request.param == "elementary":
+        return "elementary"
+    _run_on(request.param, pytestconfig, monkeypatch)
+    return "fused"

@@ -33,9 +33,11 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_every_module_of_the_core_and_its_mark_for_type_checkers(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    files = (path for path in (ROOT / "sharp_maml").rglob("*") if path.suffix == ".py" or path.name == "py.typed")
+    files = (
+        path for path in (ROOT / "sharp_maml").rglob("*") if path.suffix in (".py", ".cpp") or path.name == "py.typed"
+    )
     modules = {str(path.relative_to(ROOT)) for path in files}
-    assert "sharp_maml/py.typed" in modules
+    assert {"sharp_maml/py.typed", "sharp_maml/kernels.cpp"} <= modules
     assert modules <= names
 
 

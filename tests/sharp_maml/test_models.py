@@ -13,8 +13,6 @@ from sharp_maml import Batch, Episode, Params, meta_gradient, sharp_maml_method
 from sharp_maml.models import conv4, from_module, mlp
 from tests.sharp_maml.oracles import relative_error, unrolled_meta_gradient
 
-FORMS = ["fused", "elementary"]
-
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -69,7 +67,6 @@ def test_the_generator_alone_decides_the_parameters() -> None:
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
 
 
-@pytest.mark.parametrize("form", FORMS)
 def test_conv4_is_the_composition_of_torchs_own_layers(form: str) -> None:
     model = conv4(ways=3, filters=4, image_size=18, batch_norm_form=form)
     params, inputs = perturbed(model.init(generator())), normal(6, 3, 18, 18)
@@ -82,7 +79,6 @@ def test_conv4_is_the_composition_of_torchs_own_layers(form: str) -> None:
     torch.testing.assert_close(model.logits(params, inputs, None), expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("form", FORMS)
 def test_with_a_context_the_logits_of_a_query_do_not_depend_on_the_others(form: str) -> None:
     model = conv4(filters=4, image_size=18, batch_norm_form=form)
     params, context, inputs = perturbed(model.init(generator())), normal(5, 3, 18, 18), normal(6, 3, 18, 18, seed=2)
@@ -94,7 +90,6 @@ def test_with_a_context_the_logits_of_a_query_do_not_depend_on_the_others(form: 
     torch.testing.assert_close(itself, model.logits(params, context, None), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("form", FORMS)
 def test_the_gradient_flows_through_the_statistics_of_the_context(form: str) -> None:
     model = conv4(ways=2, filters=2, image_size=16, channels=1, batch_norm_form=form)
     params, context, inputs = perturbed(model.init(generator())), normal(2, 1, 16, 16), normal(2, 1, 16, 16, seed=2)

@@ -41,7 +41,6 @@ def tree(numbers: dict[str, np.ndarray], prefix: str) -> Params:
     return {name: torch.from_numpy(value).double() for name, value in found.items()}
 
 
-@pytest.mark.parametrize("form", ["fused", "elementary"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_meta_gradient_is_that_of_the_released_code(
     released: dict[str, np.ndarray], variant: str, form: str
