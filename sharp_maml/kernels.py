@@ -1,8 +1,8 @@
 """`kernels.cpp`, compiled when it is first used: what a block of conv4 does between its convolutions on a CPU.
 
 Torch makes ten passes over an activation where one or two are enough, and its sums over channels in float32 are not
-exact. The library is compiled once (some seconds, which the log states) into `$XDG_CACHE_HOME/sharp-maml`, by default
-`~/.cache/sharp-maml`, under a name made of the source, the compiler, the CPU and the library's own digest. Where there
+exact. The library is compiled once (some seconds, which the log states) into `$XDG_CACHE_HOME/sharp_maml`, by default
+`~/.cache/sharp_maml`, under a name made of the source, the compiler, the CPU and the library's own digest. Where there
 is no compiler ($CXX, else g++, c++ or clang++), where compiling, storing or loading fails, and with the environment
 variable SHARP_MAML_KERNELS=0, one log line says so and the block runs on torch's operations. Read next: `block.py`.
 """
@@ -205,7 +205,7 @@ def _library(compiler: list[str], directory: Path) -> Kernels:
 def _cache() -> Path:
     """The directory of the libraries. One in which others can write is refused: they could put theirs there."""
     root = os.environ.get("XDG_CACHE_HOME", "")
-    directory = (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "sharp-maml"
+    directory = (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "sharp_maml"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = directory.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:

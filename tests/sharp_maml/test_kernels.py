@@ -337,8 +337,8 @@ def test_a_user_without_a_home(start, caplog, monkeypatch) -> None:
 
 @pytest.mark.parametrize("mode", [0o770, 0o707])
 def test_a_cache_in_which_others_can_write_is_not_trusted(start, caplog, tmp_path, mode: int) -> None:
-    (tmp_path / "sharp-maml").mkdir()
-    (tmp_path / "sharp-maml").chmod(mode)
+    (tmp_path / "sharp_maml").mkdir()
+    (tmp_path / "sharp_maml").chmod(mode)
     falls_back(start, caplog, "nobody else may write there")
 
 
@@ -356,7 +356,7 @@ def test_a_library_is_compiled_once_and_again_where_it_is_damaged_or_of_another_
     start, caplog, monkeypatch, tmp_path
 ) -> None:
     caplog.set_level(logging.INFO)
-    (compiled := "compiled the kernels of conv4 in"), (directory := tmp_path / "sharp-maml")
+    (compiled := "compiled the kernels of conv4 in"), (directory := tmp_path / "sharp_maml")
     assert start() is not None
     (path,) = directory.iterdir()
     assert directory.stat().st_mode & 0o777 == 0o700
@@ -402,7 +402,7 @@ print(provenance()["kernels"])
         process.stdin.write("go\n")
         process.stdin.flush()
     assert [process.communicate(timeout=120)[0] for process in processes] == ["native\n"] * 2
-    assert len(list((tmp_path / "sharp-maml").iterdir())) == 1
+    assert len(list((tmp_path / "sharp_maml").iterdir())) == 1
 
 
 def test_the_compiler_is_that_of_the_environment_or_the_first_on_the_path(monkeypatch) -> None:
