@@ -22,6 +22,7 @@ from reproductions.cells import Cost, Seen, estimate, look, main, measure_costs,
 from reproductions.specification import Cell, load
 from sharp_maml import load_checkpoint, read_records, write_record
 from sharp_maml.data import open_cache
+from sharp_maml.evaluate import evaluate
 from tests.reproductions import stand_in
 from tests.reproductions.records_for_tests import cell, dataset, record
 
@@ -77,6 +78,24 @@ def test_running_a_cell_trains_it_and_writes_a_record_of_the_best_step_and_of_th
     assert [point["step"] for point in found.learning_curve] == [3, 6]
     assert (found.seconds, found.peak_memory_bytes) == (last["seconds"], last["peak_memory_bytes"])
     assert missing([cell("low", 1)], results) == []
+
+
+def test_other_ways_to_judge_a_network_are_metrics_of_its_record(tmp_path, results):
+    tier = replace(cell().tier, also=({"test_steps": 1}, {"split": "train"}))
+    own, matching = cell(tier=tier), cell("matching", tier=tier)
+    data = dataset(tmp_path / "data")
+    run(own, data, results)
+    run(matching, data, results)
+    (found,) = read_records(own.directory(results) / "record.json")
+    checkpoint = load_checkpoint(own.directory(results) / "best.safetensors")
+    for name, way in (("test_steps 1", {"test_steps": 1}), ("split train", {"split": "train"})):
+        by_hand = evaluate(checkpoint, data, name="maml", episodes=4, modes=["transductive"], **way)
+        assert found.metrics[f"accuracy_transductive, {name}"] == by_hand.metrics["accuracy_transductive"]
+    (of_matching,) = read_records(matching.directory(results) / "record.json")
+    assert "accuracy_transductive, split train" in of_matching.metrics
+    assert not any("test_steps" in name for name in of_matching.metrics)  # it does not adapt
+    assert (own.evaluations, matching.evaluations) == (12, 8)
+    assert cell(tier=tier, table=replace(cell().table, split="validation")).evaluations == 4  # it only chooses
 
 
 def test_a_table_of_validation_classes_is_judged_on_them(tmp_path, results):
@@ -180,6 +199,7 @@ def test_a_cell_has_the_threads_of_its_configuration(tmp_path, results, instead)
 from dataclasses import replace
 from reproductions.cells import run
 from sharp_maml.data import open_cache
+from sharp_maml.evaluate import evaluate
 from tests.reproductions.records_for_tests import cell
 tier = replace(cell().tier, settings={**cell().tier.settings, "threads": 3})
 run(cell(tier=tier), open_cache(data), results)

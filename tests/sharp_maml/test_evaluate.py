@@ -39,6 +39,27 @@ def counts(dataset, settings=None, split="test", episodes=6, seed=0):
     return of_mode[MODE]
 
 
+def test_a_checkpoint_can_be_judged_with_other_test_steps_and_queries(trained):
+    dataset, path, _ = trained
+    found = evaluate(load_checkpoint(path), dataset, name="low", episodes=6, modes=[MODE], test_steps=5, queries=7)
+    assert (found.protocol["test_steps"], found.protocol["queries"]) == (5, 7)
+    assert found.config["test_steps"] == 2  # the run's own
+    other = tiny_config(test_steps=5, queries=7, alpha_low=0.05, seed=7)
+    method = build(other, channels=3).method
+    params = {name.removeprefix("params/"): value for name, value in load_checkpoint(path).tensors.items()
+              if name.startswith("params/")}  # fmt: skip
+    expected = correct_counts(method, params, dataset, "test", other, episodes=6, modes=[MODE])[MODE]
+    assert found.accuracies[MODE] == (expected / 21).tolist()
+
+
+def test_test_steps_are_refused_for_a_method_that_does_not_adapt(tmp_path):
+    dataset = tiny_dataset(tmp_path / "tiny")
+    own = {"image_size": 16, "filters": 4, "ways": 3, "queries": 4, "threads": 1, "method": "matching"}
+    train(Config.from_mapping({**own, "iterations": 1, "validation_episodes": 2}), dataset, tmp_path / "run")
+    with pytest.raises(ValueError, match="test_steps has no meaning for method = 'matching'"):
+        evaluate(load_checkpoint(tmp_path / "run/best.safetensors"), dataset, name="matching", test_steps=1)
+
+
 @pytest.mark.parametrize("method", ["sharp-maml", "matching-fce"])
 @pytest.mark.parametrize("modes", [["transductive"], ["transductive", "support"]])
 def test_an_episode_is_timed_in_the_modes_after_a_warm_up(trained, monkeypatch, method, modes):
