@@ -26,11 +26,8 @@ reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper
 #   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so), and TORCH
 	$(RUN) -m reproductions.table1 --tier $(TIER) $(if $(TABLE),--table $(TABLE)) --jobs $(JOBS) $(OPTIONS)
 
-records:  ## copy the records of TIER=... from results/ to the tracked ones
-	@mkdir -p reproductions/records/$(TIER)
-	@for file in results/$(TIER)/*/seed*/record.json; do \
-	  seed=$$(dirname $$file); row=$$(dirname $$seed); \
-	  cp -v $$file reproductions/records/$(TIER)/$$(basename $$row)-$$(basename $$seed).json; done
+records: $(VENV)/main  ## bring the finished runs of TIER=... into reproductions/records: RESULTS=dir NETWORKS=1
+	$(RUN) -m reproductions.track --tier $(TIER) $(if $(RESULTS),--results $(RESULTS)) $(if $(NETWORKS),--networks)
 
 landscape: $(VENV)/main  ## is the landscape smoother? trains what is missing, measures, draws: TIER=... DATA=dir SEEDS=n
 	$(RUN) -m reproductions.table1 --tier $(TIER) --table landscape --jobs $(JOBS) $(OPTIONS)
