@@ -45,6 +45,9 @@ TERMINAL_HEADER = (
 WIDTH = 100
 """Columns of a terminal that the whole table fits, and of the output where there is no terminal."""
 
+VERDICT_WIDTH = 13
+"""Columns that a verdict is wrapped to; what is then too wide is taken from the method's name."""
+
 _LATEX = str.maketrans(
     {character: "\\" + character for character in "%_&#${}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -133,17 +136,14 @@ def terminal(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[s
         box=HORIZONTALS, show_edge=False, show_lines=True, collapse_padding=True, pad_edge=False,
     )  # fmt: skip
     shown = [index for index, (_, optional) in enumerate(TERMINAL_HEADER) if width >= WIDTH or not optional]
-    longest = max(len(word) for line in lines for word in line.verdict.split())
     for index in shown:
         text = TERMINAL_HEADER[index][0]
-        wraps = text in ("Method", "Verdict")
-        least = longest if text == "Verdict" else None
-        table.add_column(
-            text, justify="left" if wraps else "right", no_wrap=not wraps, overflow="fold", min_width=least
-        )
+        is_text = text in ("Method", "Verdict")
+        table.add_column(text, justify="left" if is_text else "right", no_wrap=text != "Method", overflow="fold")
     for line in lines:
         label, source, accuracy, seeds, *others = line.cells()
         cells = [label, source, accuracy if line.seeds is None else f"{accuracy} {seeds}", *others]
+        cells[-2] = textwrap.fill(cells[-2], VERDICT_WIDTH)
         table.add_row(*(escape(_stacked(cells[index])) for index in shown))
     return table
 

@@ -110,11 +110,12 @@ def test_the_power_is_that_of_simulated_runs(gain, n):
         decided = ttest_1samp(draws, gain, axis=1, alternative="less").pvalue <= LEVEL / 3
     else:
         below = ttest_1samp(draws, MARGIN, axis=1, alternative="less").pvalue
-        decided = np.maximum(below, ttest_1samp(draws, -MARGIN, axis=1, alternative="greater").pvalue) <= LEVEL / 3
+        above = ttest_1samp(draws, -MARGIN, axis=1, alternative="greater").pvalue
+        decided = np.maximum(below, above) <= LEVEL / 3
     found = power(n, 0.7, gain, rows=3)
-    if gain is None:  # twice the one side, less one, is a lower bound, and sharp where the power is high
-        assert found <= decided.mean() + 0.01
-        assert found == pytest.approx(decided.mean(), abs=0.02) or found < 0.5
+    if gain is None:  # twice the one side, less one, counts twice where neither side is rejected: a lower bound
+        both_fail = np.mean((below > LEVEL / 3) & (above > LEVEL / 3))
+        assert found == pytest.approx(decided.mean() - both_fail, abs=0.012) or decided.mean() < both_fail
     else:
         assert found == pytest.approx(decided.mean(), abs=0.012)
 
