@@ -8,7 +8,8 @@ import pytest
 
 from reproductions.specification import TRACKED, load
 from reproductions.table1 import README, accuracies, check, check_settings, tracked_records
-from sharp_maml import Config, read_records
+from sharp_maml import Config, load_checkpoint, open_dataset, read_records
+from sharp_maml.evaluate import evaluate
 
 TABLES, TIERS = load()
 
@@ -57,3 +58,31 @@ def test_the_grid_shares_no_seed_with_the_table_that_reports():
 def test_the_readme_has_a_table_between_its_marks():
     text = README.read_text(encoding="utf-8")
     assert "| Sharp-MAML both |" in text[text.index("<!-- table1: begin -->") : text.index("<!-- table1: end -->")]
+
+
+def tracked_networks():
+    return [(tier, path) for tier in TIERS.values() for path in sorted((TRACKED / tier.name).glob("*.safetensors"))]
+
+
+def test_a_tracked_network_is_small_and_of_a_tracked_record():
+    for tier, path in tracked_networks():
+        assert path.stat().st_size < 200_000, path
+        checkpoint = load_checkpoint(path)
+        digests = {record.config_digest for record in read_records(sorted((TRACKED / tier.name).glob("*.json")))}
+        assert checkpoint.metadata["config_digest"] in digests, path
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_a_tracked_network_has_the_accuracies_of_its_record(data_path):
+    for tier, path in tracked_networks():
+        checkpoint = load_checkpoint(path)
+        digest, size = checkpoint.metadata["config_digest"], checkpoint.metadata["config"]["image_size"]
+        records = read_records(sorted((TRACKED / tier.name).glob(f"{path.stem}-seed*.json")))
+        (record,) = (each for each in records if each.config_digest == digest)
+        dataset = open_dataset(data_path(tier.data.removesuffix("-small")), size=size)
+        found = evaluate(checkpoint, dataset, name=path.stem, episodes=20, modes=["transductive"])
+        ours, theirs = found.accuracies["transductive"], record.accuracies["transductive"][:20]
+        # rounding decides a question or two, on another machine or with other kernels
+        assert sum(a != b for a, b in zip(ours, theirs, strict=True)) <= 3
+        assert ours == pytest.approx(theirs, abs=0.05)
