@@ -199,6 +199,25 @@ def test_no_coin_needs_more_of_the_root_than_six_throws() -> None:
     assert max(shares.values()) <= six
 
 
+def test_no_coin_and_no_labels_that_were_tried_need_the_logarithms_of_the_number_and_the_prior() -> None:
+    """The root is larger than what they need by more than ln sqrt N and ln 1/p_j make it."""
+    shorter = sp.sqrt((pac_bayes.divergence + sp.log(1 / pac_bayes.delta)) / (2 * (pac_bayes.N - 1)))
+    coins = [coin(1, number, chance) for number in (2, 3, 4, 6, 10, 100, 1000) for chance in (0.3, 0.5, 0.58, 0.7)]
+    learned = [labels(tasks, wide=wide) for tasks in (1, 2, 3, 5, 10, 30, 100, 300) for wide in (True, False)]
+    for of in coins + learned:
+        number = of.samples * of.tasks
+        known = {
+            "d": of.dim,
+            "x_norm": of.norm,
+            "s": pac_bayes.value(pac_bayes.width, alpha=of.radius, d=of.dim, N=number),
+            "N": number,
+            "delta": DELTA,
+        }
+        with_both, _ = pac_bayes.smallest(pac_bayes.complexity, C=1.0, **known)
+        without, _ = pac_bayes.smallest(shorter, **known)
+        assert terms.smallest_share(of, "root") < without / with_both
+
+
 @pytest.mark.parametrize("form", carried_over.FORMS)
 def test_each_carried_over_form_is_violated_and_ever_more_often(form) -> None:
     found = []

@@ -11,17 +11,18 @@ Assumptions: a loss in [0, 1], 1-Lipschitz, the same at both levels; gamma_A = 2
 query set, or not: both are the same here.
 
 Why: it is false, because the n losses of a task share its adapted parameter: one sample moves all of them by gamma_A,
-and F(x; D) deviates by sqrt C / sqrt N, C = (1 + (n - 1) gamma_A)^2, and not by 1 / sqrt N. Here F(0; D) - 1/2 has the
-standard deviation b / sqrt N. With n = 64 b^2 and fixed M, gamma_A and sqrt(R) both vanish against it as b grows, for
-any O(1): the probability of a violation tends to 1/2.
+and F(x; D) can deviate by sqrt C / sqrt N, C = (1 + (n - 1) gamma_A)^2, and not by 1 / sqrt N only. Here F(0; D) has
+the standard deviation b / sqrt N, but for the clipping. With n = 64 b^2 and fixed M, gamma_A and sqrt(R) both vanish
+against it as b grows, for any O(1): the probability of a violation tends to 1/2.
 
-Setting: one task distribution, samples z = +-1 of equal chance, one parameter, and `loss` of `theory/instances.py`,
-whose gradient at 0 is z, and whose slope away from 0 is 0.99 whatever z is; x = 0. There F(.; D) and F(.; P) have
-gradient zero and a minimum within their zone, 20 times as wide as the ball, and F(0; P) = 1/2. Outside the zone the
-Gaussian of deviation alpha has a mass below 1e-22, inside F rises by 0.99 beta_low x^2 wherever a task is not clipped.
-b = 5 to 40, n = 64 b^2, M = 20. F(0; D) is the mean over tasks of 1/2 - b mean(z), clipped to [0, 1], and probabilities
-of a violation are sums of its exact distribution. O(1) is 0 or 100. Foret's form, with the O~(1) of its proof, is
-violated from b = 10 on. The figure's legend has the O(1), for each b, up to which a violation is likelier than delta.
+Setting: tasks all alike, samples z = +-1 of equal chance, one parameter, and `loss` of `theory/instances.py`, whose
+gradient at 0 is z, to six digits, and whose slope away from 0 is 0.99 whatever z is; x = 0. There F(.; D) and F(.; P)
+have gradient zero; both, and the maximum of F(.; D) over the ball, are least within a zone ten times as wide as the
+ball; and F(0; P) = 1/2. In the zone F rises by 0.99 beta_low x^2 wherever a task is not clipped: by more than could be
+lost outside, where the Gaussian of deviation alpha has a mass below 1e-22. b = 5 to 40, n = 64 b^2, M = 20. F(0; D) is
+the mean over tasks of 1/2 - b mean(z), clipped to [0, 1], and probabilities of a violation are sums of its exact
+distribution. O(1) is 0 or 100. Foret's form, with the O~(1) of its proof, is violated from b = 10 on. The figure's
+legend has the O(1), for each b, up to which a violation is likelier than delta.
 
 Controls: the theorem with C; the statement's root times sqrt C; and b = 2, too short an inner step for a violation.
 

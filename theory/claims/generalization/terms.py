@@ -1,4 +1,4 @@
-"""Every term of the bound is needed, but the mass outside the ball.
+"""What each term of the bound is for: without it the bound fails.
 
 Statement: in each setting below F(x; P) exceeds the bound with probability at most delta = 0.05, and with more once
 the named term is left out: the divergence KL_j, the factor C, the maximum over the ball, g, ln(1/delta), or M in place
@@ -8,7 +8,7 @@ Source: derived here, in the form of `theory/pac_bayes.py`; the source's bound h
 a term in n M.
 
 Assumptions: those of the theorem. F(x; P) <= E F(x + eps; P) holds in each setting, because F(.; P) is constant or
-because x = 0 is where it is least (`theory/instances.py`).
+rises around x = 0 by more than could be lost far from there (`theory/instances.py`).
 
 Why: x that fit labels of pure chance have an empirical risk below 1/2: with labels learned by a margin wider than the
 ball only KL_j stands against it, with a narrow margin only the ball. An inner step on two samples that are query
@@ -26,8 +26,9 @@ smallest share that still covers.
 Controls: the bound without each term, in the setting that needs it; and 0.59 of the square root, of which no less than
 0.595 covers six throws. For other delta that share is another one.
 
-Limits: nothing here needs the mass outside the ball, and `generalization_tail` shows why; nor ln sqrt N or the prior's
-share p_j: for an x fixed beforehand Hoeffding's inequality needs neither. That they can be left out is not shown.
+Limits: nothing here needs the mass outside the ball, and `generalization_tail` shows why; nor ln sqrt N and the prior's
+share p_j: for an x fixed beforehand Hoeffding's inequality needs neither, and none of the coins and labels that were
+tried does (`tests/theory/test_instances.py`). That these two can be left out is not shown.
 """
 
 from __future__ import annotations
