@@ -9,7 +9,7 @@ for every j >= 0: prior N(0, s^2 e^j I), p_j = 6 / (pi^2 (j + 1)^2). The loss is
 n samples: *A*, fixed tasks, query sets of their own, N = n M, g = 0; *B*, fixed tasks, the support set is the query
 set, N = n M, g = gamma_A; and *random tasks*, for the risk of a new one, N = M and C = 1, with g as before. Derived
 here: E exp(2 (N - 1) Delta^2 / C) <= sqrt N by bounded differences, then Donsker and Varadhan, a union over j, and the
-Gaussian's ball and tail. Read next: `claims/generalization/`.
+Gaussian's ball and tail. Read next: `instances.py`, `claims/generalization/`.
 """
 
 from __future__ import annotations

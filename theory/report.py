@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import groupby
@@ -39,9 +40,7 @@ def report(verdicts: Sequence[Verdict]) -> str:
         f"{passed} of {len(verdicts)} claims came out as expected, with all their controls.",
         "",
         f"Budget `{budget['name']}`: horizons up to T = 2^{budget['log2_horizon']}, {budget['seeds']} seeds; base seed "
-        f"{found['seed']}; commit {found['commit'] or 'unknown'}"
-        f"{' with uncommitted changes' if found['dirty'] else ''}; {found['device']}, torch {found['torch']}; "
-        f"{seconds:.0f} s of one core.",
+        f"{found['seed']}; {_origins(verdicts)}; {seconds:.0f} s of one core.",
         "",
         f"**How to read it.** {HOW.format(level=LEVEL)}",
         "",
@@ -61,6 +60,16 @@ def report(verdicts: Sequence[Verdict]) -> str:
         for verdict in of_part:
             lines += ["", *_section(verdict)]
     return "\n".join(lines) + "\n"
+
+
+def _origins(verdicts: Sequence[Verdict]) -> str:
+    """Which code measured the claims and where; how many each did if they were not measured together."""
+    counts = Counter(
+        f"commit {found['commit'] or 'unknown'}{' with uncommitted changes' if found['dirty'] else ''}; "
+        f"{found['device']}, torch {found['torch']}"
+        for found in (verdict.origin for verdict in verdicts)
+    )
+    return "; ".join(f"{number} of them: {text}" if len(counts) > 1 else text for text, number in counts.items())
 
 
 def _section(verdict: Verdict) -> list[str]:

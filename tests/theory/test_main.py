@@ -14,6 +14,7 @@ from rich.console import Console
 from theory import verdicts
 from theory.__main__ import listing, main, outcomes
 from theory.claim import BUDGETS, SMOKE, registry
+from theory.report import report
 
 QUICK = ["--only", "rate_algebra", "--jobs", "1", "--budget", "smoke"]
 
@@ -50,6 +51,19 @@ def test_figures_and_report_come_from_the_records_alone(written, tmp_path) -> No
     assert main(["--redraw", "--output", str(tmp_path)]) == 0
     assert (tmp_path / "REPORT.md").read_text() == (place / "REPORT.md").read_text()
     assert (tmp_path / "figures/rate_algebra.png").exists()
+
+
+def test_a_report_of_records_of_two_commits_names_both(written, tmp_path) -> None:
+    place, _ = written
+    (tmp_path / "records").mkdir()
+    record = json.loads((place / "records/rate_algebra.json").read_text())
+    for name, commit in {"rate_algebra": "abc", "rate_bound": "def"}.items():
+        units = dict.fromkeys(("claim", *registry()[name].controls), record["units"]["claim"])
+        one = {**record, "id": name, "commit": commit, "dirty": commit == "def", "units": units}
+        (tmp_path / "records" / f"{name}.json").write_text(json.dumps(one))
+    text = report(verdicts.read(tmp_path))
+    assert "1 of them: commit abc; " in text
+    assert "1 of them: commit def with uncommitted changes; " in text
 
 
 def test_records_that_are_missing_or_of_another_claim_are_refused(tmp_path, capsys) -> None:
@@ -89,15 +103,16 @@ def test_progress_is_told_in_order_and_what_took_longest_comes_first(tmp_path, m
     for name, seconds in {"generalization_kl": 1.0, "rate_worst_case": 2.0}.items():
         verdicts.write_json(tmp_path / f"records/{name}.json", {"units": {"claim": {"seconds": seconds}}})
     told: list[tuple[str, str]] = []
+    names = ["generalization_kl", "rate_worst_case", "generalization_ball"]
     verdicts.judge(
-        ["generalization_kl", "rate_worst_case", "generalization_ball"], SMOKE, 0, jobs=1,
+        names, SMOKE, 0, jobs=1,
         started=lambda unit: told.append(("started", str(unit))),
         finished=lambda unit: told.append(("finished", str(unit))),
     )  # fmt: skip
     assert told[0::2] == [("started", unit) for _, unit in told[1::2]]
     began = [unit for event, unit in told if event == "started" and unit.endswith(": claim")]
     assert began == [f"{name}: claim" for name in ("generalization_ball", "rate_worst_case", "generalization_kl")]
-    assert len(told) == 14
+    assert len(told) == 2 * sum(1 + len(registry()[name].controls) for name in names)
 
 
 @pytest.mark.parametrize("width", [80, 100])

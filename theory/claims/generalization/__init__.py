@@ -6,13 +6,15 @@ gamma_A + O~(1/(4 n M)); "Sharp-MAML has a smaller upper bound" than MAML.
 
 **What holds as printed**: the shape. A maximum over the ball, plus the stability of the inner step, plus a term that
 falls with n M bounds the risk (`generalization_coverage`), and gamma_A of a gradient step falls as 1/n
-(`generalization_stability`).
+(`generalization_stability`). Each of these terms is needed (`generalization_terms`).
 
 **What holds restated**. O~(1/(4 n M)) must stand under a square root: without it, even a loss without parameters
 violates the statement (`generalization_square_root`). A ball of radius alpha and N(0, alpha^2 I) do not match: the
-Gaussian needs the deviation s = alpha / (sqrt d + sqrt ln N), and the mass outside the ball must be added
-(`generalization_ball`). n M is the sample size for fixed tasks only; for the risk of a new task it is M, and no n
-helps (`generalization_gap`). Nor is it that of the tighter kl form, whose losses must be independent
+Gaussian needs the deviation s = alpha / (sqrt d + sqrt ln N), and the mass outside the ball is added
+(`generalization_ball`), though the theorem seldom needs it (`generalization_tail`). The root needs the factor C = (1 +
+(n - 1) gamma_A)^2: the bound of SAM, carried over with gamma_A and n M and without C, is false
+(`generalization_carried_over`). n M is the sample size for fixed tasks only; for the risk of a new task it is M, and no
+n helps (`generalization_gap`). Nor is it that of the tighter kl form, whose losses must be independent
 (`generalization_kl`). "Smaller upper bound" is true of the minimiser of the ball's maximum whose norm is not larger,
 and false without that (`generalization_compare`).
 

@@ -18,7 +18,8 @@ the bound holds, with a Clopper-Pearson interval at level 1e-4, which must lie a
 Controls: the empirical risk plus 1/(4 n M); the bound without its square root; reading B without gamma_A, where the
 inner step is large and n = 2; N = n M for the risk of a new task.
 
-Limits: coverage near 1 says that the bound is loose here, as the figure's bars show, not that it is sharp.
+Limits: coverage near 1 says that the bound is loose here, as the figure's bars show, not that it is sharp: with a tenth
+of the root, or without a term, it would often still cover. What each term is for is seen in `generalization_terms`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,8 @@ their convolutions.
 
 Controls: N = n M for the risk over support sets.
 
-Limits: an extreme case, chosen so that all query losses of a task move together.
+Limits: an extreme case, chosen so that all query losses of a task move together; `generalization_carried_over` has it
+with one loss and a stationary x.
 """
 
 from __future__ import annotations
@@ -27,26 +28,16 @@ import math
 from functools import reduce
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import binom
 
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
 from theory.claims.generalization import DELTA
+from theory.instances import inner_risks
 from theory.pac_bayes import kl_bound
 
 STEP = 3
 TASKS = 20
 SIZES = (10, 30, 100, 300)
-
-
-def adapted_risks(samples: int) -> NDArray[np.float64]:
-    """Probabilities of the risks 0, 1/(2 n), ..., 1 of a task after adaptation."""
-    positive = np.arange(samples + 1)
-    # 1/2 - 3 (2 k - n) / n, clipped, in units of 1/(2 n)
-    place = np.clip(samples - 2 * STEP * (2 * positive - samples), 0, 2 * samples)
-    found = np.zeros(2 * samples + 1)
-    np.add.at(found, place, binom.pmf(positive, samples, 0.5))
-    return found
 
 
 def limit(risk: float, number: int) -> float:
@@ -56,7 +47,7 @@ def limit(risk: float, number: int) -> float:
 
 def over_support_sets(samples: int, tasks: int, number: int) -> float:
     """P(1/2 > bound): the risk over support sets against the bound from the mean of M observed tasks."""
-    total = reduce(np.convolve, [adapted_risks(samples)] * tasks)
+    total = reduce(np.convolve, [inner_risks(STEP, samples)] * tasks)
     risks = np.arange(len(total)) / (len(total) - 1)
     # the bound increases with the observed risk
     low, high = 0, len(risks)
@@ -70,7 +61,7 @@ def given_support_sets(samples: int) -> float:
     """The largest probability, over support sets, that the risk given the set exceeds the bound from n query losses."""
     worst = 0.0
     limits = np.array([limit(k / samples, samples) for k in range(samples + 1)])
-    for place in np.flatnonzero(adapted_risks(samples)):
+    for place in np.flatnonzero(inner_risks(STEP, samples)):
         risk = place / (2 * samples)
         wrong = np.flatnonzero(limits < risk)
         worst = max(worst, float(binom.pmf(wrong, samples, risk).sum()))
