@@ -6,7 +6,6 @@ the ball, is listed as such and is noticed by a closed form instead.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 
 import sharp_maml
 from sharp_maml import meta
+from sharp_maml.ascent import along_gradient
 from synthetic import Wells
 from theory import runner
 from theory.claim import Budget, Unit, decide, registry
@@ -23,7 +23,6 @@ from theory.claims.rate import pieces
 pytestmark = pytest.mark.theory
 
 SMALL = Budget("small", 10, 16, 4)
-ASCENT = importlib.import_module("sharp_maml.ascent")  # the package has a function of that name
 
 
 @pytest.fixture(autouse=True)
@@ -69,26 +68,22 @@ def without_hessian(monkeypatch) -> None:
     monkeypatch.setattr(meta, "gradient_and_product", broken)
 
 
-def _with_direction(monkeypatch, broken) -> None:
-    of = meta.direction
-    for module in (meta, ASCENT):
-        monkeypatch.setattr(module, "direction", lambda grad: broken(of, grad))
-
-
-def unscaled(monkeypatch) -> None:
-    """eps = alpha g in place of alpha g / |g|."""
-    _with_direction(monkeypatch, lambda of, grad: (dict(grad), torch.ones(())))
-
-
-def wrong_sign(monkeypatch) -> None:
-    """Descent in place of ascent."""
-    _with_direction(monkeypatch, lambda of, grad: ({name: -value for name, value in of(grad)[0].items()}, of(grad)[1]))
-
-
 def _with_settings(monkeypatch, change) -> None:
     of = sharp_maml.meta_gradient
     for module in (pieces, runner):
         monkeypatch.setattr(module, "meta_gradient", lambda *a, **settings: of(*a, **change(settings)))
+
+
+def unscaled(monkeypatch) -> None:
+    """eps = alpha g in place of alpha g / |g|."""
+    broken = lambda grad: (dict(grad), along_gradient(grad)[1])  # noqa: E731
+    _with_settings(monkeypatch, lambda settings: {**settings, "direction": broken})
+
+
+def wrong_sign(monkeypatch) -> None:
+    """Descent in place of ascent."""
+    broken = lambda grad: along_gradient({name: -value for name, value in grad.items()})  # noqa: E731
+    _with_settings(monkeypatch, lambda settings: {**settings, "direction": broken})
 
 
 def beta_doubled(monkeypatch) -> None:
