@@ -42,7 +42,7 @@ def test_expressions_evaluate_to_the_formulas(c) -> None:
 
 @given(constants)
 def test_no_split_of_the_inner_product_gives_less(c) -> None:
-    """2 |g| |e| <= s |g|^2 + |e|^2 / s, for any s > 0 that leaves a positive left-hand side; it is best at s = b / G."""
+    """2 |g| |e| <= s |g|^2 + |e|^2 / s, for any s > 0 that leaves a positive left-hand side; s = b / G is best."""
     L, b, V = (evaluate(piece, c, **GIVEN) for piece in (bounds.smoothness, bounds.bias, bounds.variance_fresh))
     step = 0.2
     best = evaluate(bounds.rate(bounds.variance_fresh), c, **{**GIVEN, "eta": step / L})
