@@ -68,13 +68,13 @@ class Opposed:
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """l_m; inputs: its tilt."""
         y, _, u = params["x"]
-        return (y * y.abs() / 2 if self.kinked else 1 - y.cos()) + batch.inputs * u
+        loss: Tensor = (y * y.abs() / 2 if self.kinked else 1 - y.cos()) + batch.inputs * u
+        return loss
 
     def query_loss(self, params: Params, episode: Episode) -> Tensor:
         """q_m; inputs of the query half: its sign."""
         y, z, _ = params["x"]
-        loss: Tensor = self._query(y, z) + episode.query.inputs * self._term(y, z)
-        return loss
+        return self._query(y, z) + episode.query.inputs * self._term(y, z)
 
     def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
         """The episode of each task, n times."""

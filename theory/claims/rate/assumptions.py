@@ -2,8 +2,8 @@
 
 Statement: without noise in the support samples the meta-gradient of MAML is grad F; that of up differs from it by at
 most L_F alpha_up, where L_F is the smoothness of F and nothing else is asked of the tasks; that of low by at most beta
-(kappa Lq L1 alpha_low + L0 min(L2 alpha_low, 2 L1)); that of both by the sum. So "F smooth" is enough for up. low needs
-L1, Lq and L0 of the single tasks; L2 it needs only for a bias that shrinks with alpha_low.
+(kappa Lq L1 alpha_low + L0 min(L2 alpha_low, 2 L1)); that of both by the sum. So "F smooth" is enough for up. For low
+L1, Lq and L0 are those of the single tasks; L2 is needed only for a bias that shrinks with alpha_low.
 
 Source: derived here; the source assumes that F is Lipschitz and smooth, for all variants.
 

@@ -1,4 +1,4 @@
-"""No term of the bound can be made smaller.
+"""The terms of Delta, V and b cannot be made smaller.
 
 Statement: on quadratics the average of MAML tends to the bound: with descent and noise, each alone, and with a
 perturbation alone. So the leading constant Delta/c2 + c2 Lq sq^2/(2M) is the best, in both of its terms at once, and
@@ -21,7 +21,7 @@ Controls: the same against the bound with 0.97 times the leading constant, Delta
 + b^2 + lambda V, of which the bound is half.
 
 Limits: a bound that is attained by some tasks is not attained by all: `rate_bound` shows how much room the wells leave.
-The mixed term, 2 (1 - lambda) b G, is not attained here.
+Whether b is attained together with the others, at the order T^(-3/4), was not asked.
 """
 
 from __future__ import annotations
