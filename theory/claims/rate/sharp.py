@@ -95,7 +95,7 @@ def averages(name: str, budget: Budget, seed: int) -> tuple[tuple[int, ...], NDA
 def measure(budget: Budget, seed: int) -> Evidence:
     """Every instance."""
     found = [over_bound(name, budget, seed) for name in INSTANCES]
-    T = [2**6, 2**budget.log2_horizon]
+    T = [2 ** (budget.log2_horizon - 6), 2**budget.log2_horizon]
     return Evidence(
         tuple(item for one in found for item in one.items),
         (*(curve for one in found for curve in one.curves), Curve("bound", T, [1.0, 1.0], "predicted")),
