@@ -102,7 +102,7 @@ def test_progress_is_told_in_order_and_what_took_longest_comes_first(tmp_path, m
     assert told[0::2] == [("started", unit) for _, unit in told[1::2]]
     began = [unit for event, unit in told if event == "started" and unit.endswith(": claim")]
     assert began == [f"{name}: claim" for name in ("generalization_ball", "rate_worst_case", "generalization_kl")]
-    assert len(told) == 14
+    assert len(told) == 16
 
 
 @pytest.mark.parametrize("width", [80, 100])
