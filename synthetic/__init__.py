@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from synthetic.family import Constants, Family
     from synthetic.images import ClassProgram, class_program, contact_sheet, render_images, write_images
     from synthetic.logcosh import LogCosh
+    from synthetic.opposed import Opposed
     from synthetic.polynomial import PolynomialRegression
     from synthetic.quadratic import Quadratic
     from synthetic.rational import Rational
@@ -27,6 +28,7 @@ __all__ = [
     "ExactFamily",
     "Family",
     "LogCosh",
+    "Opposed",
     "PolynomialRegression",
     "Quadratic",
     "Rational",
@@ -48,6 +50,7 @@ _MODULES = {
     "ExactFamily": "exact",
     "Family": "family",
     "LogCosh": "logcosh",
+    "Opposed": "opposed",
     "PolynomialRegression": "polynomial",
     "Quadratic": "quadratic",
     "Rational": "rational",

@@ -26,13 +26,14 @@ smoothness = kappa**2 * Lq + beta * L2 * L0
 """L_F: Lipschitz constant of grad F."""
 
 bias = (
-    kappa * Lq * (kappa * alpha_up + beta * L1 * alpha_low)
-    + beta * L2 * L0 * (alpha_up + alpha_low)
+    smoothness * alpha_up
+    + beta * (kappa * Lq * L1 + L2 * L0) * alpha_low
     + Lq * beta * sg * sp.sqrt(kappa**2 + beta**2 * sH**2)
 )
 """b: largest distance of the expected meta-gradient from grad F, whatever the perturbations in their balls.
 
-The root is there because one support sample gives both the gradient and the Hessian: E (I - beta H~)(grad q(T~) - grad
+The upper perturbation moves the point at which grad F is taken, so that the smoothness of F alone bounds its part. The
+root is there because one support sample gives both the gradient and the Hessian: E (I - beta H~)(grad q(T~) - grad
 q(T)) is bounded by Cauchy and Schwarz, with E |(I - beta H~) u|^2 <= kappa^2 + beta^2 sigma_H^2 for a unit vector u.
 """
 
@@ -49,9 +50,26 @@ variance_shared = (sp.sqrt((kappa**2 * sq**2 + beta**2 * (kappa * Lq * sg + sH *
 """V where one minibatch makes both: the perturbation is correlated with the noise and couples the tasks."""
 
 
+def stationarity(L: sp.Expr, b: sp.Expr, V: sp.Expr) -> sp.Expr:
+    """G^2, at least (1/T) sum_{t<T} E |grad F(x_t)|^2 for every L-smooth F and every eta <= 1/L.
+
+    The steps are x_{t+1} = x_t - eta (grad F(x_t) + e_t + noise) with |e_t| <= b and noise of mean 0 and variance at
+    most V. G is the positive root, for lambda = L eta, of
+
+        (2 - lambda) G^2 = 2 (1 - lambda) b G + 2 Delta/(eta T) + lambda (b^2 + V).
+
+    Why: the descent lemma gives E F(x_{t+1}) <= F - eta (1 - lambda/2) |g|^2 - eta (1 - lambda) <g, e> + (L eta^2/2)
+    (|e|^2 + V) with g = grad F(x_t). The sum over t telescopes, and the mean of E |g| |e| is at most b times the root
+    of the average (Cauchy and Schwarz). The algebra is proved in `theory/claims/rate/algebra.py`.
+    """
+    step = L * eta
+    rest = 2 * Delta / (eta * T) + step * b**2 + step * V
+    return (((1 - step) * b + sp.sqrt((1 - step) ** 2 * b**2 + (2 - step) * rest)) / (2 - step)) ** 2
+
+
 def rate(variance: sp.Expr) -> sp.Expr:
-    """2 Delta / (eta T) + b^2 + L_F eta V, at least (1/T) sum_{t<T} E |grad F(x_t)|^2 while eta <= 1 / L_F."""
-    return 2 * Delta / (eta * T) + bias**2 + smoothness * eta * variance
+    """The bound of Sharp-MAML: `stationarity` with the constants of its meta-gradient."""
+    return stationarity(smoothness, bias, variance)
 
 
 def evaluate(expression: sp.Expr, constants: Constants, **values: float) -> float:

@@ -1,9 +1,7 @@
 """The noise-free part of the rate over ALL smooth functions at once: a semidefinite program in place of a problem.
 
 For x_{t+1} = x_t - eta g_t with |g_t - grad F(x_t)| <= b, F L-smooth, eta <= 1/L and Delta = F(x_0) - inf F, the
-theorem says
-
-    (1/T) sum_{t<T} |grad F(x_t)|^2 <= 2 Delta / (eta T) + b^2.
+theorem bounds the average (1/T) sum_{t<T} |grad F(x_t)|^2 (`theory/bounds.py`, `stationarity`).
 
 PEPit writes the largest left-hand side over every such F, in every dimension, as a semidefinite program; a dual
 solution proves an upper bound. Read next: `theory/claims/rate/bound.py`, which measures problems chosen by hand.

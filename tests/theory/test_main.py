@@ -32,7 +32,12 @@ def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(written) -> None:
     place, printed = written
     text = (place / "REPORT.md").read_text()
     assert "1 of 1 claims came out as expected" in text
-    for line in ("**supported**", "figures/rate_algebra.png", "records/rate_algebra.json", "| without V | refuted |"):
+    for line in (
+        "**supported**",
+        "figures/rate_algebra.png",
+        "records/rate_algebra.json",
+        "| the leading coefficient of c = 1 | refuted |",
+    ):
         assert line in text
     assert (place / "figures/rate_algebra.png").stat().st_size > 10_000
     assert (place / "figures/rate_algebra.pdf").exists()
@@ -40,7 +45,7 @@ def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(written) -> None:
     assert (record["id"], record["schema"], record["passed"], record["budget"]["name"]) == (
         "rate_algebra", 1, True, "smoke",
     )  # fmt: skip
-    assert record["units"]["without V"]["outcome"] == "refuted"
+    assert record["units"]["the leading coefficient of c = 1"]["outcome"] == "refuted"
     assert record["commit"]
     assert "too small to decide" in printed
 

@@ -7,7 +7,9 @@ from theory.worst_case import RELATIVE_GAP, attained, worst_case
 
 
 def theorem(T: int, *, eta: float, b: float, Delta: float) -> float:
-    return 2 * Delta / (eta * T) + b**2
+    """For L = 2."""
+    step = 2.0 * eta
+    return float(max(np.roots([2 - step, -2 * (1 - step) * b, -2 * Delta / (eta * T) - step * b**2]).real)) ** 2
 
 
 def descend(T: int, *, L: float, eta: float, b: float, Delta: float) -> float:
@@ -52,10 +54,18 @@ def test_a_quadratic_is_not_the_worst_function_for_errors_and_short_steps() -> N
 
 
 def test_weaker_theorems_are_refuted() -> None:
-    T, eta, b, Delta = 5, 1.0, 0.25, 1.0
-    value = worst_case(T, L=1.0, eta=eta, b=b, Delta=Delta).value
-    assert value > 1.1 * theorem(T, eta=eta, b=0.0, Delta=Delta)
+    T, eta, b, Delta = 5, 0.5, 0.25, 1.0
+    value = worst_case(T, L=2.0, eta=eta, b=b, Delta=Delta).value
+    assert value > 1.05 * theorem(T, eta=eta, b=0.0, Delta=Delta)
     assert value > 1.7 * theorem(T, eta=eta, b=b, Delta=Delta / 2)
+
+
+@pytest.mark.parametrize("eta", [0.1, 0.25, 0.5])
+def test_without_errors_the_theorem_is_the_worst_case_but_for_what_dies_out(eta: float) -> None:
+    found = worst_case(8, L=2.0, eta=eta, b=0.0, Delta=0.7).value
+    stated = theorem(8, eta=eta, b=0.0, Delta=0.7)
+    assert found == pytest.approx(stated * (1 - (1 - 2 * eta) ** 16), rel=1e-6)
+    assert found < stated * (1 + 1e-6)
 
 
 def test_the_attained_average_is_that_of_the_method() -> None:

@@ -6,17 +6,29 @@ T); so "Sharp-MAML matches the convergence rate of MAML". It assumes that F is L
 gradients and Hessians are estimated without bias and with bounded variance.
 
 **What was checked**: the statement with every constant in it (`rate_bound`), derived here because the source gives it
-informally; its pieces (`rate_pieces`), its expansion (`rate_algebra`), its slope (`rate_slope`), the limit behind it
-(`rate_constant`), the comparison with MAML (`rate_matches_maml`), and its descent part for every smooth function
-(`rate_worst_case`). The source leaves open whose samples make the perturbations, whether the update sums or averages
-over tasks, and whether the gradient flows through the perturbation; the claims go through these readings.
+informally; that it cannot be improved (`rate_sharp`); its pieces (`rate_pieces`), its expansion (`rate_algebra`), its
+slope (`rate_slope`), the limit behind it (`rate_constant`), the comparison with MAML (`rate_matches_maml`), and its
+descent part for every smooth function (`rate_worst_case`). The source leaves open whose samples make the perturbations,
+whether the update sums or averages over tasks, and whether the gradient flows through the perturbation; the claims go
+through these readings.
 
 **What the theorem does not say.** It never uses that the perturbation is an ascent direction: any vector in the ball
 has the same rate (`rate_no_ascent_needed`). With beta_low -> 0 as prescribed the objective becomes that of plain
 training on the query losses (`rate_erm_limit`). The prescribed exponents are sufficient, not necessary: T^(-1/4) does
-for beta_low and alpha_up (`rate_quarter`, `rate_phase`). "F Lipschitz and smooth" is not enough: the bias of the
-meta-gradient needs a Lipschitz Hessian of the support losses and Lipschitz query losses. It says nothing about which
-stationary point is reached, how flat it is, or how well it generalizes.
+for beta_low and alpha_up (`rate_quarter`, `rate_phase`). It says nothing about which stationary point is reached, how
+flat it is, or how well it generalizes.
+
+**What each variant needs.** "F Lipschitz and smooth" is enough for up and not for low. What is lost without an
+assumption, where the support samples have no noise (`rate_assumptions`, `rate_separation`):
+
+| variant | F smooth, bounded below | L0, Lq of the single tasks | L2 of the support losses |
+|---|---|---|---|
+| MAML | the rate | nothing | nothing |
+| up | the rate | nothing | nothing |
+| low, both | the rate | the rate | a bias that shrinks with alpha_low; not the rate, nor the leading constant |
+
+L1 bounds I - beta H for all of them. Noise in the support samples asks Lq for the bias and L0 for the variance of every
+variant (`rate_pieces`). `rate_bound` assumes all, because its number for L_F is made of them.
 
 **Settings** were chosen on seeds 0 to 9, so that beta_up <= 1/L_F at the smallest horizon, the start lies outside the
 minimum that the runs end in, and noise and perturbations are visible; recorded runs take other seeds.
@@ -35,7 +47,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sharp_maml import Episode
-from synthetic import Family, LogCosh, Wells
+from synthetic import Family, LogCosh, Opposed, Wells
 from theory.claim import Budget
 from theory.runner import Ascent, Power, Schedule, horizons, run, variants
 
@@ -97,6 +109,16 @@ OTHER_WAY = directions(*[(-1.0, -1.0)] * 3)
 
 OWN_WAYS = directions((1.0, -1.0), (1.0, -1.0), (-1.0, 0.5))
 """The lower perturbation of each task points along a direction of its own."""
+
+
+STEEP = Opposed(_tensor(1.0, -1.0), _tensor(0.0, 10.0), growth=3.0, centre=2.0)
+"""Two tasks whose query gradients grow without bound and cancel in F."""
+
+KINKED = Opposed(_tensor(1.0, -1.0), _tensor(0.0, 10.0), K=3.0, kinked=True)
+"""Two tasks with support losses whose Hessian jumps, and bounded query gradients."""
+
+SMOOTH = Opposed(_tensor(1.0, -1.0), _tensor(0.0, 10.0), K=3.0, centre=2.0)
+"""Two tasks with neither."""
 
 
 def minimum(family: Family, start: Tensor, schedules: Sequence[Schedule], T: Sequence[int]) -> Tensor:

@@ -1,7 +1,8 @@
 """The measured average lies below the explicit bound.
 
-Statement: (1/T) sum_{t<T} E |grad F(x_t)|^2 <= 2 Delta/(eta T) + b^2 + L_F eta V for MAML and Sharp-MAML up, low and
-both, at every T, under beta_low, beta_up, alpha_up = O(1/sqrt T), alpha_low = O(1).
+Statement: (1/T) sum_{t<T} E |grad F(x_t)|^2 <= G^2 for MAML and Sharp-MAML up, low and both, at every T, under
+beta_low, beta_up, alpha_up = O(1/sqrt T), alpha_low = O(1). G is the positive root, for lambda = L_F beta_up, of (2 -
+lambda) G^2 = 2 (1 - lambda) b G + 2 Delta/(beta_up T) + lambda (b^2 + V).
 
 Source: the main theorem of the optimization analysis; its constants are derived here (`theory/bounds.py`).
 
@@ -10,22 +11,24 @@ grid (wells) or taken as 0 (regression). A3: the episodes' noise has the stated 
 have samples of their own (`ascent_episodes`); A4 shared: real minibatches of regression tasks, samplewise smooth,
 make both. eta <= 1/L_F holds at the smallest T and is checked on every run.
 
-Why: L_F-smoothness gives E F(x_{t+1}) <= F - eta <g, gbar> + (L_F eta^2/2) E|g~|^2; with -<g, gbar> = |gbar - g|^2/2
-- |g|^2/2 - |gbar|^2/2, E|g~|^2 = |gbar|^2 + variance <= |gbar|^2 + V, |gbar - g| <= b and eta <= 1/L_F, the sum over
-t telescopes.
+Why: write g = grad F(x_t), g + e for the expected meta-gradient, |e| <= b, and eta = beta_up. L_F-smoothness gives E
+F(x_{t+1}) <= F - eta <g, g + e> + (L_F eta^2/2) (|g + e|^2 + V) = F - eta (1 - lambda/2) |g|^2 - eta (1 - lambda)
+<g, e> + (L_F eta^2/2) (|e|^2 + V). The sum over t telescopes; eta <= 1/L_F makes 1 - lambda >= 0, and the mean of E |g|
+|e| is at most b times the root of the average.
 
 Setting: wells in two dimensions with three tasks, separable and rotated, and log-cosh regression in three; T = 64,
 ... (rotated and summed readings one octave less); beta_low = 0.5/sqrt T, beta_up = 2/sqrt T (1/sqrt T where tasks are
-summed), alpha_up = 1/sqrt T, alpha_low = 0.5. From a distant start 2 Delta/(eta T) alone would be an upper bound, so
-three more readings have Delta near 0: noise at the minimum of F_T; a fixed direction with constant radius there,
-without noise; and correlated noise: l = 0, q = x^2/2 + <xi, x>, alpha_up = 1, eta = 1, x_0 = 0, one sample for both.
+summed), alpha_up = 1/sqrt T, alpha_low = 0.5. From a distant start Delta is most of the bound, so three
+more readings have Delta near 0: noise at the minimum of F_T; a fixed direction with constant radius there, without
+noise; and correlated noise: l = 0, q = x^2/2 + <xi, x>, alpha_up = 1, eta = 1, x_0 = 0, one sample for both.
 
-Controls: a third of the bound, in each reading, must be exceeded, so that the bound says something; the bound without
-V on noise at the minimum; without b^2 on the fixed direction; and with the V of fresh samples on correlated noise,
-where the perturbation follows the noise.
+Controls: two thirds of the bound, in each reading, must be exceeded, so that the bound says something (that none of its
+terms can be smaller is `rate_sharp`); the bound without V on noise at the minimum; without b on the fixed direction;
+and with the V of fresh samples on correlated noise, where the perturbation follows the noise.
 
-Limits: a bound that holds on these families is no proof for all; `rate_worst_case` covers the class of all smooth
-functions at small T. The differentiated perturbation is not in the theorem and not here.
+Limits: how near an average comes to the bound is a property of the tasks. A bound that holds on these families is no
+proof for all; `rate_worst_case` covers the class of all smooth functions at small T. The differentiated perturbation is
+not in the theorem and not here.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ import torch
 from numpy.typing import NDArray
 
 from synthetic import Quadratic
-from theory.bounds import bias, evaluate, rate, smoothness, variance_fresh, variance_shared
+from theory.bounds import evaluate, rate, smoothness, stationarity, variance_fresh, variance_shared
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Measure, Rule
 from theory.claims.rate import (
     MAML,
@@ -145,7 +148,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
     curves.append(against_horizon(f"{NOISE}, maml", reading.horizons(budget), values[0]))
     bounds = [item.predicted for item in items(NOISE, budget, seed) if ", maml," in item.label]
     curves.append(Curve(f"bound, {NOISE}", reading.horizons(budget), bounds, "predicted"))
-    return Evidence(every, tuple(curves), latex=r"\frac{2\Delta}{\eta T} + b^2 + L_F\,\eta V")
+    return Evidence(every, tuple(curves), latex=LATEX)
 
 
 def against(name: str, formula: Formula) -> Measure:
@@ -153,13 +156,15 @@ def against(name: str, formula: Formula) -> Measure:
     return lambda budget, seed: Evidence(items(name, budget, seed, formula))
 
 
+LATEX = r"(2-\lambda)\,G^2 = 2(1-\lambda)\,b\,G + \frac{2\Delta}{\eta T} + \lambda\,(b^2+V),\quad\lambda=L_F\,\eta"
+
 CLAIM = Claim(
     rule=Rule("every measured average is at most the bound", below=float("inf"), above=0.0),
     measure=measure,
     controls={
-        **{f"a third of the bound, {name}": against(name, lambda reading: full(reading) / 3) for name in FAR},
+        **{f"two thirds of the bound, {name}": against(name, lambda reading: full(reading) * 2 / 3) for name in FAR},
         "without V": against(NOISE, lambda _: rate(sp.Integer(0))),
-        "without b^2": against(FIXED, lambda reading: full(reading) - bias**2),
+        "without b": against(FIXED, lambda _: stationarity(smoothness, sp.Integer(0), variance_fresh)),
         "V of fresh samples for shared ones": against(CORRELATED, lambda _: rate(variance_fresh)),
     },
     evidence="statistical",

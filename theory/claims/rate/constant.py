@@ -2,23 +2,26 @@
 
 Statement: under the prescribed schedules sqrt(T) (1/T) sum_{t<T} E |grad F(x_t)|^2 tends to [F_0(x_0) - F_0(x*)]/c2 +
 (c2/2) tr(Hess F_0(x*) Sigma), for MAML and Sharp-MAML up, low and both alike; x* is the minimum that gradient descent
-reaches from x_0, F_0 the meta-loss at beta_low = 0, Sigma the covariance of the averaged query gradient.
+reaches from x_0, F_0 the meta-loss at beta_low = 0, Sigma the covariance of the averaged query gradient. The number is
+at most the leading coefficient of the bound, Delta/c2 + c2 Lq sq^2/(2M), which no average exceeds in the limit.
 
-Source: derived here; sharper than the source's O(1/sqrt T), whose constant is an upper bound.
+Source: derived here; the source's O(1/sqrt T) names no constant.
 
 Assumptions: those of `rate_bound`; and the runs stay in the basin of x*, which holds for the wells because the noise
 of a step, beta_up sq/sqrt(M), is small against the distance of the wells.
 
-Why: a heuristic. Telescoping F along the run, the descent 2 eta sum |grad F|^2/2 pays for F(x_0) - F(x*) and for the
-noise, whose cost a step is (eta^2/2) tr(Hess Sigma) near x*; divide by eta T with eta = c2/sqrt T.
+Why: the upper side is proved, with the coefficient of the bound (`rate_algebra`): F_0(x*) >= inf F_0 and tr(Hess F_0
+Sigma) <= Lq sq^2/M, so that the two numbers are equal on quadratics (`rate_sharp`). That the limit is this number on
+other tasks is a heuristic. Telescoping F along the run, the descent eta sum |grad F|^2 pays for F(x_0) - F(x*) and for
+the noise, whose cost a step is (eta^2/2) tr(Hess Sigma) near x*; divide by eta T with eta = c2/sqrt T.
 
 Setting: the wells with shared samples, four times the budget's seeds, up to the largest horizon.
 
 Controls: the update summed over the tasks, and a query noise 1.2 times as large, both held against the same number: a
 check that looks at slopes only would see neither. They go half as far.
 
-Limits: at finite T the average lies below the limit, as the figure shows; the region allows four per cent. Two-sided,
-but no theorem.
+Limits: at finite T the average lies below the limit, as the figure shows; the region allows four per cent. The lower
+side is no theorem.
 """
 
 from __future__ import annotations
@@ -52,6 +55,13 @@ def limit(family: Wells) -> float:
     return descent / c2 + c2 / 2 * trace * family.constants.sq**2 / (family.tasks * family.dim)
 
 
+def leading(family: Wells) -> float:
+    """The leading coefficient of the bound, Delta/c2 + c2 Lq sq^2/(2M)."""
+    c2, known = MAML.eta.c, family.constants
+    descent = float(family.meta_loss(START, 0.0)) - family.lowest(0.0)
+    return descent / c2 + c2 / 2 * known.Lq * known.sq**2 / family.tasks
+
+
 def averages(
     budget: Budget,
     seed: int,
@@ -80,6 +90,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
     curves = (
         *(against_horizon(name, T, of_variant, times=0.5) for name, of_variant in measured.items()),
         Curve("limit", T, [limit(WELLS)] * len(T), "predicted"),
+        Curve("leading coefficient of the bound", T, [leading(WELLS)] * len(T), "predicted"),
     )
     return Evidence(items(measured, T[-1]), curves, latex=LATEX)
 

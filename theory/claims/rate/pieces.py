@@ -5,8 +5,8 @@ kappa Lq (kappa alpha_up + beta L1 alpha_low) + beta L2 L0 (alpha_up + alpha_low
 sH^2). One task's meta-gradient has variance at most v = kappa^2 sq^2 + beta^2 (kappa Lq sg + sH L0)^2 + beta^2 sH^2
 sq^2.
 
-Source: derived here; the source assumes "F Lipschitz and smooth" instead, which is not enough for the bias: L2 and L0
-are needed.
+Source: derived here; the source assumes "F Lipschitz and smooth" instead, which is enough for the part of alpha_up only
+(`rate_assumptions`).
 
 Assumptions: A1 and A3 in one dimension, with constants that are known. The support gradient and the Hessian come from
 one sample, as in the algorithm, so their deviations are not independent.

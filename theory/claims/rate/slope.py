@@ -8,8 +8,8 @@ Source: the main theorem of the optimization analysis.
 Assumptions: those of `rate_bound`, on the same tasks. The noise of the query gradient is not zero; without it the
 rate is better and -1/2 is no lower bound.
 
-Why: inserting the schedules into the bound of `rate_bound` leaves no constant term and 2 Delta/c2 + c2 Lq sq^2/M at
-order T^(-1/2) (`rate_algebra`). That the measured slope is -1/2, and not less, is a property of tasks with noise.
+Why: inserting the schedules into the bound of `rate_bound` leaves no constant term and Delta/c2 + c2 Lq sq^2/(2M)
+at order T^(-1/2) (`rate_algebra`). That the measured slope is -1/2, and not less, is a property of tasks with noise.
 
 Setting: as in `rate_bound`, and one reading that the theorem does not cover, the perturbation differentiated through;
 T = 64, ..., an octave less for rotated, summed and differentiated. Slopes by least squares, standard errors by the
