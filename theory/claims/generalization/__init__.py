@@ -16,12 +16,12 @@ helps (`generalization_gap`). Nor is it that of the tighter kl form, whose losse
 (`generalization_kl`). "Smaller upper bound" is true of the minimiser of the ball's maximum whose norm is not larger,
 by construction (`generalization_compare`).
 
-**What fails**: as trained, Sharp-MAML up does not have a smaller upper bound than MAML: with a constant radius it is
-larger in one basin, with a decaying one the two are the same to a few parts in ten thousand, and where the ascent
-leaves a basin it is either (`generalization_as_trained`). A normalised SAM step is not O(1/n)-stable
-(`generalization_sam_step`), so the theorem covers Sharp-MAML up, as the source says, but does not extend to low and
-both with gamma_A = O(1/n). For trained networks the bound says nothing ([certificate](CERTIFICATE.md), made by
-`python -m theory.certificate`).
+**What fails**: as trained, Sharp-MAML up does not have a smaller upper bound than MAML: in one basin it is larger
+with a constant radius, and with a decaying one the two end in the same place unless the radius is too large to let it
+arrive; where the ascent leaves a basin, either is larger (`generalization_as_trained`). A normalised SAM step is not
+O(1/n)-stable (`generalization_sam_step`), so the theorem covers Sharp-MAML up, as the source says, but does not
+extend to low and both with gamma_A = O(1/n). For trained networks the bound says nothing
+([certificate](CERTIFICATE.md), made by `python -m theory.certificate`).
 
 **Assumption**: F(x; P) <= E F(x + eps; P) holds at what training finds (`generalization_perturbation`), not
 everywhere.

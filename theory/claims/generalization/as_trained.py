@@ -23,7 +23,8 @@ median of the latter.
 Controls: up with a radius that carries it out of the narrow basin, where the bound of up is smaller; the minimiser of
 the maximum over the ball in place of what up ends in, for starts in the narrow basin.
 
-Limits: one parameter, three landscapes, one step size. Two upper bounds are compared, not two risks; above 1 they say
+Limits: one cell is enough to refute it; the finding is how many there are of each kind. One parameter, three
+landscapes, one step size. Two upper bounds are compared, not two risks; above 1, as most are at alpha = 3, they say
 nothing.
 """
 
