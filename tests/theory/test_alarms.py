@@ -12,7 +12,7 @@ from theory.claim import Evidence, Item, Unit, decide, registry
 
 @pytest.fixture
 def judged(monkeypatch):
-    """Seeds that were judged; claims come out as expected and controls the other way, but for the claims named `wrong`."""
+    """Seeds that were judged; all comes out as it should, but for the claims named `wrong`."""
     calls: list[int] = []
     wrong: dict[int, list[str]] = {}
 
