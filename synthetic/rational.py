@@ -1,9 +1,11 @@
 """Robust regression: tasks whose losses are rational functions with bounded derivatives.
 
-The model predicts the number x whatever the input is; a task has targets y_i with weights w_i > 0 and the loss of Geman
-and McClure,
+The model predicts the number x whatever the input is; a task has targets y_i with weights w_i and the loss of Geman and
+McClure, with weight decay h where it is asked for,
 
-    l_m(x) = sum_i w_i rho(x - y_i), rho(u) = u^2 / (1 + u^2), sup |rho''| = rho''(0) = 2.
+    l_m(x) = (h/2) x^2 + sum_i w_i rho(x - y_i), rho(u) = u^2 / (1 + u^2), sup |rho''| = rho''(0) = 2.
+
+A negative weight pushes the parameter away from its target.
 
 Source of rho: Geman and McClure, Statistical methods for tomographic image reconstruction, 1987.
 """
@@ -18,7 +20,7 @@ from fractions import Fraction
 from torch import Tensor
 
 from sharp_maml import Batch, Episode, Params
-from synthetic.exact import Exact, Quotient, both_halves, checked
+from synthetic.exact import Exact, Quotient, both_halves, checked, exact
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,19 @@ class Rational:
     """The family.
 
     Attributes:
-        data: For each task its samples (w, y): weight, positive, and target.
+        data: For each task its samples (w, y): weight, not zero, and target.
+        decay: h, at least 0.
     """
 
     data: Sequence[Sequence[tuple[Exact, Exact]]]
+    decay: Exact = 0
 
     def __post_init__(self) -> None:
         data = checked(self.data, ("weight", "target"))
-        if min(weight for task in data for weight, _ in task) <= 0:
-            raise ValueError(f"weights must be positive, got {data}")
+        if any(weight == 0 for task in data for weight, _ in task):
+            raise ValueError(f"weights must not be 0, got {data}")
+        if exact(self.decay, "decay") < 0:
+            raise ValueError(f"decay must be at least 0, got {self.decay}")
         object.__setattr__(self, "data", data)
 
     @classmethod
@@ -62,13 +68,16 @@ class Rational:
 
     @property
     def L1(self) -> Fraction:
-        """2 max_m sum_i w_i: exact where the targets of that task are one, otherwise an upper bound."""
-        return max(Fraction(2 * sum(weight for weight, _ in task)) for task in self.data)
+        """h + 2 max_m sum_i |w_i|: exact where that task has one target and a positive weight, else an upper bound."""
+        return Fraction(self.decay) + max(2 * sum(abs(Fraction(w)) for w, _ in task) for task in self.data)
 
     @property
     def losses(self) -> list[list[Quotient]]:
-        """l_m as a sum of w u^2 / (1 + u^2), for each task."""
-        return [[((w * y * y, -2 * w * y, w), (1 + y * y, -2 * y, 1)) for w, y in task] for task in self.data]
+        """l_m as a sum of w u^2 / (1 + u^2), and of h x^2 / 2 where h is not 0, for each task."""
+        decay: list[Quotient] = [((0, 0, Fraction(self.decay, 2)), (1,))] if self.decay else []
+        return [
+            [*decay, *(((w * y * y, -2 * w * y, w), (1 + y * y, -2 * y, 1)) for w, y in task)] for task in self.data
+        ]
 
     @property
     def episodes(self) -> list[Episode]:
@@ -78,4 +87,5 @@ class Rational:
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """l_m on the data of a task, from `{"x": 1}`."""
         square = (params["x"] - batch.targets).square()
-        return (batch.inputs[:, 0] * square / (1 + square)).sum()
+        loss = (batch.inputs[:, 0] * square / (1 + square)).sum()
+        return loss + float(self.decay) / 2 * params["x"].square().sum() if self.decay else loss

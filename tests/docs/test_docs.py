@@ -63,6 +63,18 @@ def test_a_row_that_says_supported_rests_on_supported_claims(row):
     assert all(RECORDS[name]["passed"] for name in names)
 
 
+def test_what_the_ledger_says_of_the_bounds_as_trained_is_what_the_record_says():
+    items = RECORDS["generalization_as_trained"]["units"]["claim"]["items"]
+    decided = {
+        "smaller": [item for item in items if item["within"][0] > 0.5],
+        "larger": [item for item in items if item["within"][1] < 0.5],
+    }
+    found = {name: len(of_name) for name, of_name in decided.items()}
+    chosen = sum("chosen" in item["label"] for item in decided["smaller"])
+    assert f"larger in {found['larger']} and smaller in {found['smaller']} of {len(items)} cells" in LEDGER
+    assert f"smaller in {chosen} of the {sum('chosen' in item['label'] for item in items)} cells" in LEDGER
+
+
 def test_what_the_pages_say_of_the_demo_tiers_accuracies_is_what_its_records_say():
     tables, tiers = load()
     lines = build_lines(tables["table1"], tracked_records(tables["table1"], tiers["demo"]))

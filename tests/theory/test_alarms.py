@@ -12,7 +12,7 @@ from theory.claim import Evidence, Item, Unit, decide, registry
 
 @pytest.fixture
 def judged(monkeypatch):
-    """Seeds that were judged; every claim is supported and every control refuted, but for the claims named `wrong`."""
+    """Seeds that were judged; all comes out as it should, but for the claims named `wrong`."""
     calls: list[int] = []
     wrong: dict[int, list[str]] = {}
 
@@ -24,7 +24,8 @@ def judged(monkeypatch):
         for name in names:
             for control in ("", *every[name].controls):
                 bad = bool(control) != (name in wrong.get(seed, []) and not control)
-                brought[Unit(name, control)] = outside if bad else inside
+                out = bad != (every[name].expected == "refuted")
+                brought[Unit(name, control)] = outside if out else inside
         return decide({name: every[name] for name in names}, brought, dict.fromkeys(brought, 0.0))
 
     monkeypatch.setattr(alarms, "judge", judge)

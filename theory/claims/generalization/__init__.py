@@ -16,11 +16,14 @@ Gaussian needs the deviation s = alpha / (sqrt d + sqrt ln N), and the mass outs
 (`generalization_carried_over`). n M is the sample size for fixed tasks only; for the risk of a new task it is M, and no
 n helps (`generalization_gap`). Nor is it that of the tighter kl form, whose losses must be independent
 (`generalization_kl`). "Smaller upper bound" is true of the minimiser of the ball's maximum whose norm is not larger,
-and false without that (`generalization_compare`).
+by construction (`generalization_compare`).
 
-**What fails**: a normalised SAM step is not O(1/n)-stable (`generalization_sam_step`), so the theorem covers
-Sharp-MAML up, as the source says, but does not extend to low and both with gamma_A = O(1/n). For trained networks the
-bound says nothing ([certificate](CERTIFICATE.md), made by `python -m theory.certificate`).
+**What fails**: as trained, Sharp-MAML up does not have a smaller upper bound than MAML: in one basin it is larger
+with a constant radius, and with a decaying one the two end in the same place unless the radius is too large to let it
+arrive; where the ascent leaves a basin, either is larger (`generalization_as_trained`). A normalised SAM step is not
+O(1/n)-stable (`generalization_sam_step`), so the theorem covers Sharp-MAML up, as the source says, but does not
+extend to low and both with gamma_A = O(1/n). For trained networks the bound says nothing
+([certificate](CERTIFICATE.md), made by `python -m theory.certificate`).
 
 **Assumption**: F(x; P) <= E F(x + eps; P) holds at what training finds (`generalization_perturbation`), not
 everywhere.

@@ -1,7 +1,7 @@
-"""When Sharp-MAML has a smaller upper bound than MAML.
+"""A lemma: the minimiser of the maximum over the ball has the smaller upper bound, if its norm is not larger.
 
 Statement: if x_up minimises the maximum over the ball, and |x_up| <= |x_maml|, the bound at x_up is at most that at
-x_maml.
+x_maml. This is true by construction, and says nothing about what training finds (`generalization_as_trained`).
 
 Source: the source says that Sharp-MAML has a smaller upper bound, without a condition; the condition was derived
 here.
@@ -14,11 +14,13 @@ Why: every term of the bound is the same but the maximum, which x_up minimises, 
 Setting: one parameter, where the maximum over the ball, an interval, and its minimiser are exact on a grid of 4001
 points in [-8, 8]; twenty tasks, nine of them in a narrow basin and eleven in a broad one, where MAML chooses the
 narrow one and Sharp-MAML the broad one; and random data sets with one basin. alpha = 1.5 and 0.5. x_maml minimises
-F(.; D) on the grid. A number is the ratio of the two bounds.
+F(.; D) on the grid. A number is the ratio of the two bounds. As the inequality cannot fail, what is tested is that
+both are computed as the theorem says.
 
 Controls: the same without the condition: x_up and x_maml as the core trains them, on data sets with one basin.
 
-Limits: what training finds is not the minimiser; the difference of two upper bounds is not that of the risks.
+Limits: what training finds is not the minimiser; the difference of two upper bounds is not that of the risks. On one
+landscape the condition picks the broad basin; how often a landscape has that is not asked.
 """
 
 from __future__ import annotations

@@ -5,11 +5,12 @@
 **What was checked**: as worded, for every set of tasks, it is false (`lemma_literal`): there are regression tasks on
 which MAML has one stationary point and ERM three, one of them with data of two decimals (`lemma_counterexamples`).
 What holds was derived here and is counted exactly. With *one* task MAML keeps all stationary points, minima and
-maxima of ERM and has at least as many (`lemma_single`), and strictly more exactly when the inner step folds the line
-(`lemma_fold`); below beta_low L1 = 1 it cannot, and the counts are equal. A stationary point or minimum that *all*
-tasks share stays one (`lemma_common`). With *several* tasks either sign occurs below beta_low L1 = 1, and MAML has
-more in nearly all cases above (`lemma_phase`): that diagram is the honest form of the lemma. With a small enough step
-the counts are equal (`lemma_small_step`).
+maxima of ERM (`lemma_single`); where the derivative of the inner step T has no zero, in particular for beta_low L1 <
+1, it has no others, and where T folds the line and still covers it, it has more (`lemma_fold`). A fold alone is not
+enough (C6, C7 of `lemma_counterexamples`). A stationary point or minimum that *all* tasks share stays one
+(`lemma_common`). With *several* tasks either sign occurs below beta_low L1 = 1, and above it MAML has more on nearly
+all of the robust regressions that were drawn (`lemma_phase`): that diagram is the honest form of the lemma. With a
+small enough step the counts on a compact region are equal, if the Hessians are Lipschitz (`lemma_small_step`).
 
 **How**: the derivative of MAML on a line is a rational function over the rational numbers; its real roots are
 isolated, and minima are told from maxima, without a floating-point decision, by two engines that share no algorithm
@@ -17,9 +18,10 @@ isolated, and minima are told from maxima, without a floating-point decision, by
 (`lemma_torus`, `lemma_tanh`). The points found are fed to the package's `meta_gradient`, and runs of MAML end in them
 (`lemma_core`).
 
-**What the lemma does not say.** More stationary points do not mean a worse landscape: the fold adds copies of a
-minimum with the same value, and plain averaging removes more points than it adds. Nothing is said about networks,
-whose stationary points are not isolated.
+**What the lemma does not say.** Whether the landscape is worse. A fold adds copies of ERM's extrema, which have the
+same values, and turning points of T, which may be minima that are worse than every minimum of ERM: on C8 ERM has one
+minimum, and runs of MAML end in another (`lemma_core`). On the other side MAML lies below ERM for beta_low <= 2/L1
+(`lemma_descent`). Nothing is said about networks, whose stationary points are not isolated.
 
 **Settings**: rational data on a grid; step sizes as fractions of 1/L1. They were chosen on seeds 0 to 9.
 """
@@ -34,7 +36,7 @@ from typing import NamedTuple
 
 from synthetic import ExactFamily, PolynomialRegression, Rational
 from theory.claim import Curve, Item
-from theory.line import Point, erm, erm_slope, maml, maml_slope, stationary_points
+from theory.line import Point, erm, erm_slope, inner_steps, maml, maml_slope, real_roots, stationary_points
 
 EXACT = 0.5
 """Room of a rule about whole numbers on both sides: any other number is outside."""
@@ -56,8 +58,11 @@ CASES = {
     "C3": Case(PolynomialRegression([[(1, 1, -2), (-1, 1, 2)], [(1, 0, 1), (1, 1, 3)]]), Q(1, 2), 3, 1),
     "C4": Case(PolynomialRegression([[(1, 0, 1)], [(2, 0, 0)]]), Q(1, 16), 1, 1),
     "C5": Case(Rational([[(Q(3, 2), Q(13, 8))], [(2, Q(-3, 4))], [(2, Q(1, 2))]]), Q(5, 32), 1, 3),
+    "C7": Case(Rational([[(Q(-8, 9), 0)]], decay=1), Q(1), 3, 3),
+    "C8": Case(Rational([[(2, 4)]], decay=1), Q(1, 4), 1, 3),
 }
-"""Regression tasks by name: two or three tasks with one target each, but C3 (quartics) and C4 (parabolas)."""
+"""Tasks by name: up to C5 two or three, with one target each but in C3 (quartics) and C4 (parabolas); then one, with
+weight decay. C6 is an exponential function and is in `counterexamples.py`."""
 
 
 class Instance(NamedTuple):
@@ -90,6 +95,16 @@ def polynomials(n: int, seed: int, *, tasks: int) -> Iterator[PolynomialRegressi
     """n random polynomial regressions with two samples a task; the i-th is the same whatever n is."""
     for i in range(n):
         yield PolynomialRegression.random(random.Random(f"{seed} {tasks} polynomial {i}"), tasks=tasks)
+
+
+def own_minima(case: Instance) -> int:
+    """How many minima of MAML on one task are certainly no copies: l' is not 0 at T of them, and T turns there."""
+    (task,) = inner_steps(case.family, case.beta)
+    copies = real_roots(task.slope(task.inner).numerator)
+    return sum(
+        point.kind == "minimum" and not any(point.low <= high and low <= point.high for low, high in copies)
+        for point in case.maml
+    )
 
 
 def violations(label: str, holds: Callable[[Instance], bool], instances: list[Instance]) -> Item:

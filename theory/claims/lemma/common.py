@@ -5,7 +5,7 @@ minimizer of every l_m is a local minimizer of MAML.
 
 Source: derived here; the part of the source's Lemma 1 that holds for several tasks.
 
-Assumptions: support and query set the same.
+Assumptions: support and query set the same; every l_m is twice differentiable. Minimizers need not be strict.
 
 Why: T_m(x) = x where l_m'(x) = 0, for every m, so each term T_m' l_m'(T_m) of F' vanishes; and l_m(T_m(y)) >= l_m(x)
 for y near x, as T_m is continuous.

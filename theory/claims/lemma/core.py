@@ -10,9 +10,9 @@ Assumptions: none for the points. The runs take full batches, no perturbation, a
 Why: the counts are of the zeros of the function whose gradient the core computes. Descent from almost every start
 ends in a minimum.
 
-Setting: C0, C1, C2, C5 and random robust regressions with one and two tasks, beta_low L1 = 1/2, 9/10, 2. Rounding is
-taken as 2^-50 (1 + beta h)^2 (1 + h)(1 + |x|), h the largest |l_m''| at x and T_m(x). Runs: starts uniform within one
-of the outermost points, 4000 steps; an end is in a minimum within 1e-5.
+Setting: C0, C1, C2, C5, C8 and random robust regressions with one and two tasks, beta_low L1 = 1/2, 9/10, 2. Rounding
+is taken as 2^-50 (1 + beta h)^2 (1 + h)(1 + |x|), h the largest |l_m''| at x and T_m(x). Runs: starts uniform within
+one of the outermost points, 4000 steps; an end is in a minimum within 1e-5.
 
 Controls: the points of ERM in place of those of MAML; the points moved by 2^-20; the minima of ERM in place of those
 of MAML.
@@ -29,18 +29,19 @@ import torch
 from torch import Tensor
 
 from sharp_maml import meta_gradient
+from synthetic import Rational
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
 from theory.claims.lemma import Instance, counted, counted_case, robust
 from theory.line import Point, inner_steps
 from theory.runner import traced
 
-NAMED = ("C0", "C1", "C2", "C5")
+NAMED = ("C0", "C1", "C2", "C5", "C8")
 RATIOS = (Q(1, 2), Q(9, 10), Q(2))
 ROUNDING = 2.0**-50
 MOVE = Q(1, 2**20)
 STEPS, STARTS, NEAR = 4000, 64, 1e-5
 L0, L2 = 0.4, 2.5
-"""Bounds of |rho'| (below 0.65) and of |rho'''| (below 4.7), in units of L1 = 2."""
+"""Bounds of |rho'| (below 0.65) and of |rho'''| (below 4.7), in units of L1 = 2; weight decay has h |T| more."""
 
 
 @cache
@@ -92,8 +93,12 @@ def ends(name: str, seed: int) -> tuple[Tensor, Tensor]:
     low, high = outermost[0] - 1, outermost[1] + 1
     start = low + (high - low) * torch.rand((STARTS, 1), generator=generator, dtype=torch.float64)
     family, beta = case.family, float(case.beta)
+    assert isinstance(family, Rational)
     bound = float(family.L1)
-    smoothness = (1 + beta * bound) ** 2 * bound + beta * (L2 * bound) * (L0 * bound)
+    decay = float(family.decay)
+    bounded = bound - decay
+    steepest = L0 * bounded + decay * max(abs(low), abs(high))
+    smoothness = (1 + beta * bound) ** 2 * bound + beta * (L2 * bounded) * steepest
     episodes = family.episodes
 
     def step(x: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ Why: it is false. On C0, C1 and C2 (two robust regressions) and C3 (two quadrati
 stationary points and two minima, MAML one minimum, for C1 at ERM's maximum. Even one parabola has one of each. What
 holds is in `lemma_single`, `lemma_fold` and `lemma_phase`.
 
-Setting: C0 to C5, and random tasks with beta_low L1 = 1/2 for one and two tasks, all counted exactly. A number is
-that of the cases in which MAML does not have more.
+Setting: C0 to C5, C7 and C8, and random tasks with beta_low L1 = 1/2 for one and two tasks, all counted exactly. A
+number is that of the cases in which MAML does not have more.
 
 Controls: the restated form, one task whose inner step folds the line, for which the same rule must be supported.
 

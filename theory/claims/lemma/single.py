@@ -1,15 +1,17 @@
 """With one task MAML keeps every stationary point of ERM, and has the same ones where the inner step is small.
 
-Statement: for one task and any beta_low, every stationary point, minimum and maximum of ERM is one of MAML, so that
-MAML has at least as many; if 1 - beta_low l'' is positive everywhere, in particular for beta_low L1 < 1, the numbers
-of minima and maxima are equal.
+Statement: for one task and any beta_low, every stationary point, local minimizer and local maximizer of ERM is one of
+MAML, so that MAML has at least as many; if 1 - beta_low l'' is positive everywhere, in particular for beta_low L1 <
+1, MAML has no others.
 
 Source: derived here; the part of the source's Lemma 1 that holds.
 
-Assumptions: one task, support and query set the same.
+Assumptions: one task, support and query set the same; l is twice differentiable. Minimizers need not be strict: where
+l'' = 1 / beta_low around one, F is constant there.
 
 Why: F = l(T) with T(x) = x - beta l'(x), and T(x) = x where l'(x) = 0; so F' = T' l'(T) vanishes there, and T carries
-neighbourhoods to neighbourhoods. If T' > 0, T is a diffeomorphism of the line, and F' and l'(T) have the same signs.
+neighbourhoods to neighbourhoods. If T' > 0, T takes no value twice: it may not reach all of the line, but it reaches
+the stationary points of ERM, each from itself alone, and F' and l'(T) have the same signs.
 
 Setting: random robust regressions with one and two targets, beta_low L1 = 1/2, 9/10, 2, 4, and polynomial regressions
 with beta_low = 1/8, 1, 4. Inclusion of the stationary points is divisibility of polynomials. A number is that of the

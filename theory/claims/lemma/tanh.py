@@ -1,15 +1,15 @@
 """Certified counts of two-parameter regression that is not periodic.
 
 Statement: in the square |x_i| <= 12, the indices of the stationary points of ERM and of MAML add up to the winding
-number of the gradient along its boundary; for one task and beta_low L1 < 1, if the inner step carries no point across
-the boundary, MAML has as many minima, saddles and maxima as ERM.
+number of the gradient along its boundary; for one task and beta_low L1 < 1, MAML has as many minima, saddles and
+maxima there as ERM.
 
 Source: derived here; the source's Lemma 1 in two parameters.
 
 Assumptions: no stationary point is degenerate or on the boundary (which the count decides).
 
 Why: the winding number is the sum of the indices inside. For beta L1 < 1 the inner step is a diffeomorphism of the
-plane and stationary points of ERM are its fixed points, so that none crosses the boundary.
+plane and stationary points of ERM are its fixed points, so that they are those of MAML, too.
 
 Setting: f(t; x) = tanh(x_1 t + x_2) with a ridge of 1/256, four samples a task, one and two tasks, beta_low L1 = 0,
 1/2, 9/10, where L1 is an upper bound; the winding number is certified by segments on which the gradient excludes
