@@ -36,7 +36,7 @@ FRESH = Setting(tasks=8, samples=8, fresh_tasks=True, sigma=0.3)
 
 def fewest(budget: Budget) -> int:
     """How many data sets of the largest size."""
-    return min(5 * budget.instances, 600)
+    return min(10 * budget.instances, 600)
 
 
 def repeats(size: int, budget: Budget) -> int:
