@@ -29,8 +29,8 @@ reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper
 records: $(VENV)/main  ## bring the finished runs of TIER=... into reproductions/records: RESULTS=dir NETWORKS=1
 	$(RUN) -m reproductions.track --tier $(TIER) $(if $(RESULTS),--results $(RESULTS)) $(if $(NETWORKS),--networks)
 
-landscape: $(VENV)/main  ## is the landscape smoother? trains what is missing, measures, draws: TIER=... DATA=dir SEEDS=n
-	$(RUN) -m reproductions.table1 --tier $(TIER) --table landscape --jobs $(JOBS) $(OPTIONS)
+landscape: $(VENV)/main  ## is the landscape smoother? trains what is missing, measures, draws: TIER=... TABLE=its networks DATA=dir SEEDS=n
+	$(RUN) -m reproductions.table1 --tier $(TIER) --table $(or $(TABLE),landscape) --jobs $(JOBS) $(OPTIONS)
 	$(RUN) -m reproductions.landscape --tier $(TIER) --jobs $(JOBS) $(if $(DATA),--data $(DATA)) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
 

@@ -22,8 +22,7 @@ from matplotlib.figure import Figure
 from reproductions import curves
 from reproductions import format as forms
 from reproductions.specification import load
-from reproductions.table1 import build_lines, check, notes, tracked_records
-from sharp_maml import read_records
+from reproductions.table1 import build_lines, check, finished_records, notes, tracked_records
 
 ROOT = Path(__file__).parents[1]
 CAPTION = "sharp-maml/caption"
@@ -129,12 +128,7 @@ class Appendix:
             if self.results is None:
                 records = tracked_records(table, tier)
             else:
-                files = [
-                    path
-                    for row in table.rows
-                    for path in sorted(self.results.glob(f"{tier.name}/{row.name}/seed*/record.json"))
-                ]
-                records = [record for record in read_records(files) if record.protocol["split"] == table.split]
+                records = finished_records(table, tier, self.results)
             if not {record.name for record in records} - {table.baseline.name}:
                 continue
             shown += 1

@@ -26,8 +26,8 @@ from scipy.stats import spearmanr
 
 from reproductions import landscape
 from reproductions.specification import HERE, MODE, Tier, load
-from reproductions.table1 import tracked_records
-from sharp_maml import Estimate, Record, interval_over_seeds, read_records
+from reproductions.table1 import finished_records, tracked_records
+from sharp_maml import Estimate, Record, interval_over_seeds
 
 FIGURES = HERE.parent / "docs" / "figures"
 TRAINING = f"accuracy_{MODE}, split train"
@@ -130,9 +130,7 @@ def read(tier: Tier, results: Path | None) -> tuple[list[Record], dict[str, Any]
     table = tables[tier.tables[0]]
     if results is None:
         return tracked_records(table, tier), landscape.read(landscape.TRACKED / f"{tier.name}.json")
-    files = [path for row in table.rows for path in (results / tier.name / row.name).glob("seed*/record.json")]
-    records = [record for record in read_records(sorted(files)) if record.protocol["split"] == table.split]
-    return records, landscape.read(results / "landscape" / f"{tier.name}.json")
+    return finished_records(table, tier, results), landscape.read(results / "landscape" / f"{tier.name}.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

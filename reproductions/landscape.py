@@ -36,7 +36,7 @@ from scipy.stats import ttest_1samp
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from reproductions.specification import Cell, cells_of, load
+from reproductions.specification import Cell, cells_of, load, read_study
 from reproductions.table1 import TableError, prepare_data
 from sharp_maml import (
     Batch,
@@ -314,10 +314,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: It is not there; the message names the command that makes it.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; make it with: make landscape TIER={path.stem}")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    return read_study(path, f"make landscape TIER={path.stem}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -355,7 +352,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             record["decisions"] = decide(record["cells"])
             path = options.results / "landscape" / f"{tier.name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
             figure = path.with_suffix(".png")
         figure.parent.mkdir(parents=True, exist_ok=True)

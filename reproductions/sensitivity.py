@@ -21,7 +21,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from reproductions.specification import HERE, MODE, Cell, cells_of, load
+from reproductions.specification import HERE, MODE, Cell, cells_of, load, read_study
 from reproductions.table1 import TableError, prepare_data, printed_gain
 from sharp_maml import (
     Dataset,
@@ -112,12 +112,7 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FileNotFoundError: It is not there; the message names the command that makes it.
     """
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} is missing; make it with: python -m reproductions.sensitivity --tier {path.stem} --data DIR"
-        )
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    return read_study(path, f"python -m reproductions.sensitivity --tier {path.stem} --data DIR")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -161,7 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "accuracies": {str(cell.seed): _judged(cell, data, options.results, console) for cell in cells},
             }
             path = options.results / "sensitivity" / f"{tier.name}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
             figure = path.with_suffix(".png")
         figure.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ table).
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -146,6 +147,25 @@ def cells_of(table: Table, tier: Tier, *, seeds: int | None = None, device: str 
         for row in table.rows
         if index < counts[row.name]
     ]
+
+
+def read_study(path: Path, made_by: str) -> dict[str, Any]:
+    """The record of a study of trained networks.
+
+    Args:
+        path: The record.
+        made_by: The command that makes it.
+
+    Returns:
+        Its entries.
+
+    Raises:
+        FileNotFoundError: It is not there; the message names the command.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; make it with: {made_by}")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
 
 
 def load(path: Path = HERE / "table1.toml") -> tuple[dict[str, Table], dict[str, Tier]]:

@@ -259,6 +259,12 @@ def tracked_records(table: Table, tier: Tier) -> list[Record]:
     return [record for record in read_records(files) if record.protocol["split"] == table.split]
 
 
+def finished_records(table: Table, tier: Tier, results: Path) -> list[Record]:
+    """The records of a table on a tier that runs in a results folder have left."""
+    files = [path for row in table.rows for path in sorted(results.glob(f"{tier.name}/{row.name}/seed*/record.json"))]
+    return [record for record in read_records(files) if record.protocol["split"] == table.split]
+
+
 def write_forms(
     title: str, baseline: str, lines: Sequence[forms.Line], below: Sequence[str], directory: Path, stem: str
 ) -> None:
@@ -324,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--data",
         type=Path,
-        help="directory of miniImageNet, or of others, for the tiers cpu and paper",
+        help="directory of the data, for the tiers that do not make their own",
     )
     parser.add_argument("--seeds", type=int, help="training seeds of every row; default: the table's")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="train and show these rows of the table only")

@@ -7,7 +7,7 @@ The rule was written down before miniImageNet was run, in `docs/plan.md`, and is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
@@ -54,26 +54,24 @@ def decide(differences: Mapping[str, Sequence[float]], gains: Mapping[str, float
     if max(sizes.values(), default=0) < 2:
         return dict.fromkeys(differences, "one seed decides nothing")
 
-    def below(row: str, bound: float) -> float:
-        """The p-value of the hypothesis that the mean difference is at least `bound`."""
+    def p_values(row: str, bound: float) -> tuple[float, float]:
+        """The p-values of the hypotheses that the mean difference is at least, and that it is at most, `bound`."""
         n, values = sizes[row], np.asarray(differences[row])
         if n < 2:
-            return 1.0
+            return 1.0, 1.0
         distance, error = float(values.mean()) - bound, float(values.std(ddof=1)) / math.sqrt(n)
-        return float(stdtr(n - 1, distance / error)) if error else (1 + float(np.sign(distance))) / 2
+        at_least = float(stdtr(n - 1, distance / error)) if error else (1 + float(np.sign(distance))) / 2
+        return at_least, 1 - at_least
+
+    def rejected(among: Sequence[str], p_value: Callable[[str], float]) -> dict[str, bool]:
+        """Whether one question is answered, by row."""
+        return dict(zip(among, holm([p_value(row) for row in among], LEVEL), strict=True))
 
     rows = list(differences)
     printed = [row for row in rows if row in gains]
-    excluded = dict(zip(printed, holm([below(row, gains[row]) for row in printed], LEVEL), strict=True))
-    sides = {row: (below(row, 0.0), _above(below(row, 0.0), sizes[row])) for row in rows}
-    signed = dict(zip(rows, holm([min(1.0, 2 * min(sides[row])) for row in rows], LEVEL), strict=True))
-    equivalent = dict(
-        zip(
-            rows,
-            holm([max(below(row, MARGIN), _above(below(row, -MARGIN), sizes[row])) for row in rows], LEVEL),
-            strict=True,
-        )
-    )
+    excluded = rejected(printed, lambda row: p_values(row, gains[row])[0])
+    signed = rejected(rows, lambda row: min(1.0, 2 * min(p_values(row, 0.0))))
+    equivalent = rejected(rows, lambda row: max(p_values(row, MARGIN)[0], p_values(row, -MARGIN)[1]))
     spread = pooled_deviation(differences)
 
     def verdict(row: str) -> str:
@@ -97,11 +95,6 @@ def decide(differences: Mapping[str, Sequence[float]], gains: Mapping[str, float
         return f"not enough runs: {count} seeds needed"
 
     return {row: verdict(row) for row in rows}
-
-
-def _above(below: float, n: int) -> float:
-    """The p-value of the opposite hypothesis, that the mean is at most the bound; 1 where there is one run."""
-    return 1.0 if n < 2 else 1.0 - below
 
 
 def pooled_deviation(differences: Mapping[str, Sequence[float]]) -> float:

@@ -60,30 +60,32 @@ def test_the_readme_has_a_table_between_its_marks():
     assert "| Sharp-MAML both |" in text[text.index("<!-- table1: begin -->") : text.index("<!-- table1: end -->")]
 
 
-def tracked_networks():
-    real = [tier for tier in TIERS.values() if tier.data != "synthetic"]
-    return [(tier, path) for tier in real for path in sorted((TRACKED / tier.name).glob("*.safetensors"))]
+NETWORKS = [
+    (tier, path)
+    for tier in TIERS.values()
+    if tier.data != "synthetic"
+    for path in sorted((TRACKED / tier.name).glob("*.safetensors"))
+]
 
 
-def test_a_tracked_network_is_small_and_of_a_tracked_record():
-    for tier, path in tracked_networks():
-        assert path.stat().st_size < 200_000, path
-        checkpoint = load_checkpoint(path)
-        digests = {record.config_digest for record in read_records(sorted((TRACKED / tier.name).glob("*.json")))}
-        assert checkpoint.metadata["config_digest"] in digests, path
+@pytest.mark.parametrize(("tier", "path"), NETWORKS)
+def test_a_tracked_network_is_small_and_of_a_tracked_record(tier, path):
+    assert path.stat().st_size < 200_000
+    digests = {record.config_digest for record in read_records(sorted((TRACKED / tier.name).glob("*.json")))}
+    assert load_checkpoint(path).metadata["config_digest"] in digests
 
 
 @pytest.mark.slow
 @pytest.mark.data
-def test_a_tracked_network_has_the_accuracies_of_its_record(data_path):
-    for tier, path in tracked_networks():
-        checkpoint = load_checkpoint(path)
-        digest, size = checkpoint.metadata["config_digest"], checkpoint.metadata["config"]["image_size"]
-        records = read_records(sorted((TRACKED / tier.name).glob(f"{path.stem}-seed*.json")))
-        (record,) = (each for each in records if each.config_digest == digest)
-        dataset = open_dataset(data_path(tier.data.removesuffix("-small")), size=size)
-        found = evaluate(checkpoint, dataset, name=path.stem, episodes=20, modes=["transductive"])
-        ours, theirs = found.accuracies["transductive"], record.accuracies["transductive"][:20]
-        # rounding decides a question or two, on another machine or with other kernels
-        assert sum(a != b for a, b in zip(ours, theirs, strict=True)) <= 3
-        assert ours == pytest.approx(theirs, abs=0.05)
+@pytest.mark.parametrize(("tier", "path"), NETWORKS)
+def test_a_tracked_network_has_the_accuracies_of_its_record(data_path, tier, path):
+    checkpoint = load_checkpoint(path)
+    digest, size = checkpoint.metadata["config_digest"], checkpoint.metadata["config"]["image_size"]
+    records = read_records(sorted((TRACKED / tier.name).glob(f"{path.stem}-seed*.json")))
+    (record,) = (each for each in records if each.config_digest == digest)
+    dataset = open_dataset(data_path(tier.data.removesuffix("-small")), size=size)
+    found = evaluate(checkpoint, dataset, name=path.stem, episodes=20, modes=["transductive"])
+    ours, theirs = found.accuracies["transductive"], record.accuracies["transductive"][:20]
+    # rounding decides a question or two, on another machine or with other kernels
+    assert sum(a != b for a, b in zip(ours, theirs, strict=True)) <= 3
+    assert ours == pytest.approx(theirs, abs=0.05)

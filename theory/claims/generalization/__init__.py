@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -45,6 +45,7 @@ from torch import Tensor
 from sharp_maml import clopper_pearson, meta_gradient
 from synthetic import Welsch
 from theory.claim import Budget, Item
+from theory.pac_bayes import Bound, Reading, theorem
 from theory.runner import tasks_at_once, traced
 
 LEVEL = 1e-4
@@ -90,6 +91,32 @@ class Setting:
         generator = torch.Generator().manual_seed(self.tasks)
         return Welsch.drawn(generator, tasks=self.tasks, dim=self.dim, tau=self.tau, sigma=self.sigma)
 
+    def bound(self, maximum: float, norm: float, *, delta: float = DELTA, reading: Reading = "A") -> Bound:
+        """The theorem at a point of a given norm, from the maximum over the ball there."""
+        return theorem(
+            maximum,
+            norm,
+            dim=self.dim,
+            radius=self.radius,
+            samples=self.samples,
+            tasks=self.tasks,
+            confidence=1 - delta,
+            reading=reading,
+            step=self.step,
+            lipschitz=Welsch.L0,
+        )
+
+    def gradient(self, x: Tensor, support: Tensor, query: Tensor, alpha_up: float | Tensor) -> Tensor:
+        """The core's meta-gradient on one data set: Sharp-MAML up, or MAML for the number 0."""
+        return meta_gradient(
+            Welsch.loss,
+            {"x": x},
+            Welsch.episodes(support, query),
+            beta_low=self.step,
+            alpha_up=alpha_up,
+            map_episodes=tasks_at_once,
+        ).grad["x"]
+
 
 @dataclass(frozen=True, eq=False)
 class Trained:
@@ -123,19 +150,8 @@ class Trained:
 
 def train(setting: Setting, support: Tensor, query: Tensor, *, alpha_up: float) -> Tensor:
     """Sharp-MAML up by the core, from the same start on every data set: `R x d`."""
-
-    def one(x: Tensor, support: Tensor, query: Tensor) -> Tensor:
-        return meta_gradient(
-            Welsch.loss,
-            {"x": x},
-            Welsch.episodes(support, query),
-            beta_low=setting.step,
-            alpha_up=alpha_up,
-            map_episodes=tasks_at_once,
-        ).grad["x"]
-
     x = torch.full((len(support), setting.dim), 0.5, dtype=torch.float64)
-    gradient = traced(torch.vmap(one), x, support, query)
+    gradient = traced(torch.vmap(partial(setting.gradient, alpha_up=alpha_up)), x, support, query)
     for _ in range(STEPS):
         x = x - RATE * gradient(x, support, query)
     return x

@@ -33,8 +33,7 @@ from torch import Tensor
 
 from synthetic import Welsch
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
-from theory.claims.generalization import DELTA, Setting, data_sets, train
-from theory.pac_bayes import theorem
+from theory.claims.generalization import Setting, data_sets, train
 
 ONE_BASIN = Setting(dim=1, tasks=20, samples=25, radius=0.5)
 GRID = torch.linspace(-8, 8, 4001, dtype=torch.float64)
@@ -60,18 +59,7 @@ def landscape(setting: Setting, data: Data) -> tuple[NDArray[np.float64], NDArra
 
 def bound(setting: Setting, maximum: float, x: float) -> float:
     """The theorem, reading A."""
-    return theorem(
-        maximum,
-        abs(x),
-        dim=1,
-        radius=setting.radius,
-        samples=setting.samples,
-        tasks=setting.tasks,
-        confidence=1 - DELTA,
-        reading="A",
-        step=setting.step,
-        lipschitz=Welsch.L0,
-    ).total
+    return setting.bound(maximum, abs(x)).total
 
 
 def minimisers(setting: Setting, data: Data) -> tuple[float, float, float]:

@@ -25,14 +25,14 @@ of the root, or without a term, it would often still cover. What each term is fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 from torch import Tensor, tensor
 
-from synthetic import Welsch
 from theory.claim import Budget, Claim, Curve, Evidence, Rule
 from theory.claims.generalization import DELTA, Setting, Trained, coverage, data_sets, trained
-from theory.pac_bayes import Bound, Reading, theorem
+from theory.pac_bayes import Bound, Reading
 
 A, B, NEW = Setting(), Setting(reused=True), Setting(fresh_tasks=True, tasks=100, samples=5)
 SMALL_BALL = Setting(radius=0.05)
@@ -42,20 +42,9 @@ FEW_TASKS = Setting(fresh_tasks=True, tasks=4, samples=200, tau=2.0, sigma=0.3)
 
 def bounds(found: Trained, reading: Reading, *, step: float | None = None) -> list[Bound]:
     """The theorem for every data set, or what it would be for another inner step."""
-    setting = found.setting
+    setting = found.setting if step is None else replace(found.setting, step=step)
     return [
-        theorem(
-            float(maximum),
-            float(x.norm()),
-            dim=setting.dim,
-            radius=setting.radius,
-            samples=setting.samples,
-            tasks=setting.tasks,
-            confidence=1 - DELTA,
-            reading=reading,
-            step=setting.step if step is None else step,
-            lipschitz=Welsch.L0,
-        )
+        setting.bound(float(maximum), float(x.norm()), reading=reading)
         for maximum, x in zip(found.ball_maximum, found.x, strict=True)
     ]
 
