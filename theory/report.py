@@ -105,7 +105,7 @@ def _section(verdict: Verdict) -> list[str]:
         "",
         f"![{claim.id}](figures/{claim.id}.png)",
         "",
-        f"File: `theory/claims/{claim.id.replace('_', '/', 1)}.py`. [Record](records/{claim.id}.json). "
+        f"File: `{claim.module.replace('.', '/')}.py`. [Record](records/{claim.id}.json). "
         f"Rerun: `python -m theory --only {claim.id}`.",
     ]
     return lines
