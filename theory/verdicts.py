@@ -21,7 +21,7 @@ import torch
 from sharp_maml import provenance, write_atomically
 from theory.claim import LEVEL, Budget, Curve, Evidence, Item, Unit, Verdict, decide, registry
 
-SCHEMA = 1
+SCHEMA = 2
 TRACKED = Path(__file__).parents[1] / "docs/theory"
 """Where the results of the full budget lie."""
 _progress: Any = None
@@ -103,7 +103,7 @@ def record(verdict: Verdict) -> dict[str, Any]:
             control or "claim": {
                 "outcome": verdict.outcomes[control],
                 "seconds": verdict.seconds[control],
-                "items": [asdict(item) for item in brought.items],
+                "items": [item.to_dict() for item in brought.items],
                 "curves": [asdict(curve) for curve in brought.curves],
             }
             for control, brought in verdict.evidence.items()
