@@ -3,8 +3,8 @@
 Every statistical claim is measured once, with more seeds than its budget has, for a pool. Its experiment is then
 repeated: the budget's number of seeds, or data sets, is drawn from the pool with replacement, and the same function as
 in the claim makes the number and its standard error. The truth of these repetitions is what that function says of the
-pool. A factor on the values puts it anywhere: size^c adds c to an exponent, a plain factor multiplies a ratio or a mean.
-A share of trials needs no repetitions, its distribution being binomial.
+pool. A factor on the values puts it anywhere: size^c adds c to an exponent, a plain factor multiplies a ratio or a
+mean. A share of trials needs no repetitions, its distribution being binomial.
 
 The noisiest number of a claim gets a truth inside, on the edges and outside of its region, the claim's other numbers
 being known to lie inside, and the claim's rule decides: at the level of all decisions, as if the claim were alone, and
@@ -428,13 +428,13 @@ def main(arguments: list[str] | None = None) -> int:
     claims = {name: claim for name, claim in registry().items() if claim.evidence == "statistical"}
     decisions = 2 * sum(1 + len(claim.controls) for claim in claims.values())
     levels = {"alone": LEVEL, "strictest": LEVEL / decisions}
-    budget, found = BUDGETS[options.budget], {}
+    budget, found, origin = BUDGETS[options.budget], {}, provenance()  # the code may change meanwhile
     for name, claim in claims.items():
         found[name] = calibrate(claim, budget, SEED, options.replications, levels)
         print(name, flush=True)
     record = {
         "schema": 1,
-        **provenance(),
+        **origin,
         "budget": asdict(budget),
         "seed": SEED,
         "replications": options.replications,
