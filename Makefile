@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory calibration slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -65,6 +65,9 @@ theory-tests: $(VENV)/dev
 
 theory: $(VENV)/dev  ## all claims and their controls, with report and figures: BUDGET=smoke|test|full
 	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
+
+calibration: $(VENV)/dev  ## how often the claims' rules err, under planted truths and their own noise: BUDGET=test|full
+	OMP_NUM_THREADS=1 $(RUN) -m theory.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
 
 slow: $(VENV)/dev  ## the slow tests, and with DATA=dir those on real data
 	$(RUN) -m pytest -m "(slow or data) and not long" $(if $(DATA),--data=$(DATA) --require=data)

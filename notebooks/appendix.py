@@ -99,11 +99,12 @@ class Appendix:
             for item in found["items"][: limit if unit == "claim" else 1]:
                 error = f" ± {item['error']:.2g}" if item["error"] else ""
                 within = (item["within"] and " [{:.4g}, {:.4g}]".format(*item["within"])) or ""
+                counted = " ({successes} of {n})".format(**item) if item.get("successes") is not None else ""
                 rows.append(
                     [
                         "" if unit == "claim" else "control",
                         item["label"],
-                        f"{item['measured']:.4g}{error}{within}",
+                        f"{item['measured']:.4g}{error}{within}{counted}",
                         f"{item['predicted']:.4g}",
                         found["outcome"],
                     ]

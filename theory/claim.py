@@ -13,14 +13,16 @@ import math
 import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
-from scipy.special import stdtr, stdtrit
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import bdtr, bdtrc, stdtr, stdtrit
 
-from sharp_maml import holm
+from sharp_maml import clopper_pearson, holm
 
 Outcome = Literal["supported", "refuted", "inconclusive"]
 Kind = Literal["proved exactly", "certified", "statistical", "illustration"]
@@ -32,7 +34,7 @@ LEVEL = 1e-3
 """Nominal probability that any statistical decision of one run is wrong: Holm over all of them.
 
 Nominal, because the p-values take the bootstrap's and the linearised standard errors as those of a t distribution;
-`alarms.py` shows what comes of it.
+`calibration.py` measures what comes of it. Those of counts are exact.
 """
 
 
@@ -57,6 +59,23 @@ SMOKE, TEST, FULL = Budget("smoke", 8, 8, 4), Budget("test", 11, 48, 40), Budget
 BUDGETS = {budget.name: budget for budget in (SMOKE, TEST, FULL)}
 
 
+class Sample(NamedTuple):
+    """What a noisy number was estimated from, so that the estimate can be repeated (`calibration.py`).
+
+    Attributes:
+        values: Arrays whose last axis is over independent seeds or data sets; each has draws of its own.
+        estimate: Makes the item of such arrays.
+        is_exponent: Whether the number is an exponent, to which a factor size^c of the values adds c; else a factor of
+            the values is a factor of the number.
+        per_seed: Whether the budget's seeds say how many there are: more seeds then make a larger pool.
+    """
+
+    values: tuple[NDArray[np.float64], ...]
+    estimate: Callable[..., Item]
+    is_exponent: bool
+    per_seed: bool = True
+
+
 @dataclass(frozen=True)
 class Item:
     """One number that a rule looks at, beside the one that was predicted.
@@ -65,9 +84,11 @@ class Item:
         label: What it is.
         measured: The number.
         predicted: What the claim's region is built around.
-        error: Standard error; 0 for a number without sampling noise.
-        n: Samples behind the standard error.
-        within: An interval that holds the number, proved or at a level of its own, in place of a standard error.
+        error: Standard error; 0 for a number without one.
+        n: Samples behind the standard error, or trials behind a count.
+        within: A proved interval that holds the number.
+        successes: Of n trials, where the number is a share of them.
+        sample: What the number with its standard error was estimated from; in no record.
     """
 
     label: str
@@ -76,13 +97,45 @@ class Item:
     error: float = 0.0
     n: int = 1
     within: tuple[float, float] | None = None
+    successes: int | None = None
+    sample: Sample | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def share(cls, label: str, successes: int, n: int, predicted: float) -> Item:
+        """A share of n trials."""
+        return cls(label, successes / n, predicted, n=n, successes=successes)
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether another seed would give another number: it has a standard error, or is a share of trials."""
+        return self.error != 0 or self.successes is not None
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """The two-sided interval at this level, or the item's own; the number twice where there is no noise."""
+        """Student's or Clopper's and Pearson's at this level, or the proved one; the number twice without noise."""
         if self.within is not None:
             return self.within[0], self.within[1]
+        if self.successes is not None:
+            exact = clopper_pearson(self.successes, self.n, confidence=1 - level)
+            return exact.low, exact.high
         half = float(-stdtrit(self.n - 1, level / 2)) * self.error if self.error else 0.0
         return self.measured - half, self.measured + half
+
+    def tails(self, edge: float) -> tuple[float, float]:
+        """Probability of a number at most, and of one at least, as large as the measured one if the truth is `edge`.
+
+        Student's t with n - 1 degrees of freedom, or the binomial distribution of a count. No share lies beyond 0 or 1:
+        an edge there, or beyond, is as far away as infinity.
+        """
+        if self.successes is None:
+            t = (self.measured - edge) / self.error
+            return float(stdtr(self.n - 1, t)), float(stdtr(self.n - 1, -t))
+        if not 0 < edge < 1:
+            return float(edge <= 0), float(edge >= 1)
+        return float(bdtr(self.successes, self.n, edge)), float(bdtrc(self.successes - 1, self.n, edge))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a record keeps, from which `Item(**...)` makes the item."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "sample"}
 
 
 @dataclass(frozen=True)
@@ -143,26 +196,33 @@ class Rule:
         side = high - item.predicted if away >= 0 else item.predicted - low
         return away / side if side else 0.0 if not away else math.copysign(math.inf, away)
 
+    def outside(self, item: Item) -> float:
+        """How far outside its region a number lies, negative inside.
+
+        In units of the region's half-width, or of its edge for a bound from above.
+        """
+        low, high = self.region(item)
+        beyond = max(low - item.measured, item.measured - high)
+        unit = abs(high) if math.isinf(low) else (high - low) / 2
+        return beyond / unit if unit else math.copysign(math.inf, beyond) if beyond else 0.0
+
     def p_values(self, evidence: Evidence) -> tuple[float, float]:
         """p-value against "some number lies outside its region", and against "every number lies inside".
 
         The first is the largest over the items (an intersection-union test), the second the smallest times their
-        number. Student's t with n - 1 degrees of freedom; 0 or 1 without noise, or where the item has its own interval.
+        number. Of each item's tails at the edges (`Item.tails`); 0 or 1 without noise, or with a proved interval.
         """
         outside, inside = zip(*(self._p_values(item) for item in evidence.items), strict=True)
         return max(outside), min(1.0, min(inside) * len(inside))
 
     def _p_values(self, item: Item) -> tuple[float, float]:
         low, high = self.region(item)
-        if item.error == 0:
+        if not item.is_noisy:
             left, right = item.interval()
             return float(not low <= left <= right <= high), float(left <= high and low <= right)
-        above_low = (item.measured - low) / item.error
-        below_high = (high - item.measured) / item.error
-        degrees = item.n - 1
-        outside = max(stdtr(degrees, -above_low), stdtr(degrees, -below_high))
-        inside = 2 * min(stdtr(degrees, above_low), stdtr(degrees, below_high))
-        return float(outside), float(min(1.0, inside))
+        at_most_low, at_least_low = item.tails(low)
+        at_most_high, at_least_high = item.tails(high)
+        return max(at_least_low, at_most_high), min(1.0, 2 * min(at_most_low, at_least_high))
 
 
 Measure = Callable[[Budget, int], Evidence]
@@ -279,7 +339,7 @@ def decide(
         A verdict for each claim of which there is evidence, in the order of the claims.
     """
     p_values = {unit: claims[unit.id].rule.p_values(brought) for unit, brought in evidence.items()}
-    noisy = [unit for unit, brought in evidence.items() if any(item.error for item in brought.items)]
+    noisy = [unit for unit, brought in evidence.items() if any(item.is_noisy for item in brought.items)]
     flat = holm([p for unit in noisy for p in p_values[unit]], LEVEL)
     rejected = {unit: (flat[2 * i], flat[2 * i + 1]) for i, unit in enumerate(noisy)}
 

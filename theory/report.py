@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import groupby
 
+from theory.calibration import headline
 from theory.claim import LEVEL, Item, Verdict
+from theory.verdicts import TRACKED
 
 HOW = (
     "Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones and wants "
@@ -16,7 +20,8 @@ HOW = (
     "together, at a nominal probability of {level:g} that any is wrong (Holm; a claim run alone is decided with "
     "less correction). *Controls* are deliberately wrong settings under the same rule: each must come out the "
     "other way, or the claim does not count. Measured numbers are given with their standard error and the number "
-    "of seeds. Every run of the algorithm goes through the package's `meta_gradient`, in float64."
+    "of seeds, shares with what they are counted from. Every run of the algorithm goes through the package's "
+    "`meta_gradient`, in float64."
 )
 SHOWN = 8
 """Items listed of a claim that has many: those nearest to the edge of their region."""
@@ -44,6 +49,7 @@ def report(verdicts: Sequence[Verdict]) -> str:
         "",
         f"**How to read it.** {HOW.format(level=LEVEL)}",
         "",
+        *_calibration(),
         "| claim | claimed by the source | evidence | outcome | controls | furthest number, edge = 1 |",
         "|---|---|---|---|---|---|",
     ]
@@ -60,6 +66,15 @@ def report(verdicts: Sequence[Verdict]) -> str:
         for verdict in of_part:
             lines += ["", *_section(verdict)]
     return "\n".join(lines) + "\n"
+
+
+def _calibration() -> list[str]:
+    """What the tracked record of the calibration says, if there is one."""
+    path = TRACKED / "calibration.json"
+    if not path.exists():
+        return []
+    found = headline(json.loads(path.read_text(encoding="utf-8")))
+    return [f"**How often the rules err.** {found} All of it: [calibration](CALIBRATION.md).", ""]
 
 
 def _origins(verdicts: Sequence[Verdict]) -> str:
@@ -95,12 +110,17 @@ def _section(verdict: Verdict) -> list[str]:
     lines += [f"| {item.label} | {_number(item)} | {item.predicted:.4g} |" for item in shown]
     lines += [
         "",
-        "| control | outcome | number furthest outside its region | measured | predicted |",
-        "|---|---|---|---|---|",
+        "| control | outcome | number furthest outside its region | measured | predicted | "
+        f"outside by ({'relative' if math.isinf(claim.rule.below) else 'half-widths'}) |",
+        "|---|---|---|---|---|---|",
     ]
     for name in claim.controls:
-        item = max(verdict.evidence[name].items, key=lambda item: _distance(verdict, item))
-        lines.append(f"| {name} | {verdict.outcomes[name]} | {item.label} | {_number(item)} | {item.predicted:.4g} |")
+        item = max(verdict.evidence[name].items, key=claim.rule.outside)
+        away = claim.rule.outside(item)
+        lines.append(
+            f"| {name} | {verdict.outcomes[name]} | {item.label} | {_number(item)} | {item.predicted:.4g} | "
+            f"{f'{away:.3g}' if away > 0 else 'inside'} |"
+        )
     lines += [
         "",
         f"![{claim.id}](figures/{claim.id}.png)",
@@ -126,4 +146,6 @@ def _distance(verdict: Verdict, item: Item) -> float:
 def _number(item: Item) -> str:
     if item.within is not None:
         return f"{item.measured:.4g} [{item.within[0]:.4g}, {item.within[1]:.4g}]"
+    if item.successes is not None:
+        return f"{item.measured:.4g} ({item.successes} of {item.n})"
     return f"{item.measured:.4g} ± {item.error:.1g} (n = {item.n})" if item.error else f"{item.measured:.6g}"

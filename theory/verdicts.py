@@ -107,7 +107,7 @@ def record(verdict: Verdict) -> dict[str, Any]:
             control or "claim": {
                 "outcome": verdict.outcomes[control],
                 "seconds": verdict.seconds[control],
-                "items": [asdict(item) for item in brought.items],
+                "items": [item.to_dict() for item in brought.items],
                 "curves": [asdict(curve) for curve in brought.curves],
             }
             for control, brought in verdict.evidence.items()

@@ -11,6 +11,7 @@ import torch
 
 from reproductions.specification import load
 from reproductions.table1 import build_lines, tracked_records
+from theory.claim import LEVEL, Item
 
 ROOT = Path(__file__).parents[2]
 LEDGER = (ROOT / "docs/claims.md").read_text(encoding="utf-8")
@@ -65,9 +66,10 @@ def test_a_row_that_says_supported_rests_on_supported_claims(row):
 
 def test_what_the_ledger_says_of_the_bounds_as_trained_is_what_the_record_says():
     items = RECORDS["generalization_as_trained"]["units"]["claim"]["items"]
+    intervals = [(item, *Item(**item).interval(LEVEL / len(items))) for item in items]
     decided = {
-        "smaller": [item for item in items if item["within"][0] > 0.5],
-        "larger": [item for item in items if item["within"][1] < 0.5],
+        "smaller": [item for item, low, _ in intervals if low > 0.5],
+        "larger": [item for item, _, high in intervals if high < 0.5],
     }
     found = {name: len(of_name) for name, of_name in decided.items()}
     chosen = sum("chosen" in item["label"] for item in decided["smaller"])

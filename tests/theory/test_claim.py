@@ -180,6 +180,62 @@ def test_every_file_of_claims_is_in_the_registry_under_its_folder_and_name() -> 
     assert TEST.log2_horizon <= 12
 
 
+@given(st.data())
+def test_the_p_values_of_a_share_are_those_of_exact_binomial_tests(data) -> None:
+    n = data.draw(st.integers(1, 60))
+    k = data.draw(st.integers(0, n))
+    predicted, room = data.draw(st.floats(0.2, 0.8)), data.draw(st.floats(0.01, 0.19))
+    outside, inside = Rule("near", room, room).p_values(Evidence((Item.share("x", k, n, predicted),)))
+
+    def p_value(edge: float, alternative: str) -> float:
+        return float(stats.binomtest(k, n, edge, alternative).pvalue)
+
+    low, high = predicted - room, predicted + room
+    assert outside == pytest.approx(max(p_value(low, "greater"), p_value(high, "less")), rel=1e-9)
+    assert inside == pytest.approx(min(1, 2 * min(p_value(low, "less"), p_value(high, "greater"))), rel=1e-9)
+
+
+@pytest.mark.parametrize(("k", "outcome"), [(300, "supported"), (285, "inconclusive"), (0, "refuted")])
+def test_no_share_lies_beyond_one(k, outcome) -> None:
+    rule = Rule("at least 0.95", below=0.0, above=0.05)
+    assert decided(Evidence((Item.share("x", k, 300, 0.95),)), rule=rule, wrong=evidence(1.0)).outcome == outcome
+    from_zero = Rule("at most 0.05", below=0.05, above=0.0)
+    item = Item.share("x", 300 - k, 300, 0.05)
+    assert decided(Evidence((item,)), rule=from_zero, wrong=evidence(1.0)).outcome == outcome
+
+
+def test_a_share_has_clopper_and_pearsons_interval() -> None:
+    exact = stats.binomtest(7, 20).proportion_ci(0.99, "exact")
+    assert Item.share("x", 7, 20, 0.5).interval(0.01) == pytest.approx((exact.low, exact.high))
+
+
+def test_shares_are_decided_together_with_all_other_numbers() -> None:
+    """180 of 180 exclude 0.95 at a level of 1e-4; among 21 claims that is not enough."""
+    item, rule = Item.share("x", 180, 180, 0.95), Rule("at least 0.95", below=0.0, above=0.05)
+    assert item.interval(2e-4)[0] > 0.95
+    assert decided(Evidence((item,)), rule=rule).outcome == "supported"
+    claims = {"part_0": claim(rule), **{f"part_{i}": claim() for i in range(1, 21)}}
+    brought = {Unit(name, ""): evidence(0.1, error=1.0, n=31) for name in claims} | {
+        Unit("part_0", ""): Evidence((item,))
+    }
+    assert decide(claims, brought, dict.fromkeys(brought, 0.0))[0].outcome == "inconclusive"
+
+
+def test_a_record_keeps_all_of_an_item_but_what_it_was_estimated_from() -> None:
+    for item in (Item("x", 1.0, 2.0, 0.1, 7), Item.share("x", 3, 4, 0.5), Item("x", 0.0, 0.0, within=(0.0, 1.0))):
+        assert Item(**item.to_dict()) == item
+        assert "sample" not in item.to_dict()
+
+
+def test_how_far_outside_is_in_half_widths_or_relative_to_the_only_edge() -> None:
+    assert WITHIN.outside(Item("x", 1.15, 1.0)) == pytest.approx(0.5)
+    assert WITHIN.outside(Item("x", 0.9, 1.0)) == pytest.approx(0.0)
+    assert WITHIN.outside(Item("x", 1.05, 1.0)) == pytest.approx(-0.5)
+    assert BOUND.outside(Item("x", 3.0, 2.0)) == pytest.approx(0.5)
+    assert BOUND.outside(Item("x", 1.0, 0.0)) == math.inf
+    assert Rule("at least 0.95", below=0.0, above=0.05).outside(Item("x", 0.9, 0.95)) == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize(
     ("within", "outcome"),
     [((-0.05, 0.1), "supported"), ((0.05, 0.2), "inconclusive"), ((0.11, 0.2), "refuted"), ((-9, 9), "inconclusive")],

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from theory import verdicts
 from theory.__main__ import listing, main, outcomes
+from theory.calibration import headline
 from theory.claim import BUDGETS, SMOKE, registry
 from theory.report import report
 from theory.sources import sources
@@ -44,7 +45,7 @@ def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(written) -> None:
     assert (place / "figures/rate_algebra.pdf").exists()
     record = json.loads((place / "records/rate_algebra.json").read_text())
     assert (record["id"], record["schema"], record["passed"], record["budget"]["name"]) == (
-        "rate_algebra", 2, True, "smoke",
+        "rate_algebra", verdicts.SCHEMA, True, "smoke",
     )  # fmt: skip
     assert record["units"]["the leading coefficient of c = 1"]["outcome"] == "refuted"
     assert record["commit"]
@@ -57,6 +58,11 @@ def test_figures_and_report_come_from_the_records_alone(written, tmp_path) -> No
     assert main(["--redraw", "--output", str(tmp_path)]) == 0
     assert (tmp_path / "REPORT.md").read_text() == (place / "REPORT.md").read_text()
     assert (tmp_path / "figures/rate_algebra.png").exists()
+
+
+def test_the_report_quotes_the_tracked_calibration(written) -> None:
+    record = json.loads((verdicts.TRACKED / "calibration.json").read_text())
+    assert headline(record) in (written[0] / "REPORT.md").read_text()
 
 
 def test_a_report_of_records_of_two_commits_names_both(written, tmp_path) -> None:
@@ -77,7 +83,7 @@ def test_records_that_are_missing_or_of_another_claim_are_refused(tmp_path, caps
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "no records in" in capsys.readouterr().err
     (tmp_path / "records").mkdir()
-    (tmp_path / "records/rate_algebra.json").write_text('{"schema": 1, "units": {"claim": {}}}')
+    (tmp_path / "records/rate_algebra.json").write_text(json.dumps({"schema": verdicts.SCHEMA, "units": {"claim": {}}}))
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "not a record of a claim as it is now" in capsys.readouterr().err
 

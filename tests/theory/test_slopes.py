@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from theory.slopes import against_horizon, ratio, slope
+from theory.slopes import RESAMPLES, against_horizon, mean, ratio, slope
 
 T = [64, 128, 256, 512, 1024]
 
@@ -30,6 +30,38 @@ def test_the_slopes_error_is_what_repeating_the_experiment_shows() -> None:
     items = [slope("x", T, sample(), predicted=-0.5) for _ in range(300)]
     spread = np.std([item.measured for item in items], ddof=1)
     assert np.mean([item.error for item in items]) == pytest.approx(spread, rel=0.15)
+
+
+def test_the_bootstrap_averages_the_seeds_that_it_draws() -> None:
+    averages = np.random.default_rng(4).lognormal(size=(len(T), 30))
+    drawn = np.random.default_rng(0).integers(0, 30, (RESAMPLES, 30))
+    slopes = np.polyfit(np.log(T), np.log(averages[:, drawn].mean(-1)), 1)[0]
+    assert slope("x", T, averages, predicted=0.0).error == pytest.approx(slopes.std(ddof=1) * np.sqrt(30 / 29))
+
+
+def test_a_mean_has_students_error_and_none_where_the_seeds_agree() -> None:
+    samples = np.random.default_rng(5).normal(5, 1, 50)
+    item = mean("x", samples, predicted=4.0)
+    assert (item.measured, item.error) == pytest.approx((samples.mean(), samples.std(ddof=1) / np.sqrt(50)))
+    assert mean("x", 5 + 1e-14 * samples, predicted=4.0).error == 0
+
+
+def test_an_estimate_can_be_repeated_from_what_it_was_made_of() -> None:
+    averages = np.random.default_rng(6).lognormal(size=(len(T), 30))
+    three_times = np.array([[3.0], [1.0]])
+    for item, factor in (
+        (slope("x", T, averages, predicted=0.0), np.array(T)[:, None] ** 0.3),
+        (ratio("x", averages[0], averages[1]), three_times),
+        (ratio("x", averages[0], np.array([2.0])), three_times),
+        (mean("x", averages[0], predicted=1.0), 3.0),
+    ):
+        assert item.sample is not None
+        (values,) = item.sample.values
+        again = item.sample.estimate(values)
+        assert (again.measured, again.error, again.n) == pytest.approx((item.measured, item.error, item.n))
+        moved = item.sample.estimate(factor * values)
+        expected = (item.measured + 0.3, item.error) if item.sample.is_exponent else (3 * item.measured, 3 * item.error)
+        assert (moved.measured, moved.error) == pytest.approx(expected)
 
 
 def test_seeds_are_averaged_before_the_logarithm() -> None:

@@ -22,11 +22,12 @@ Limits: an average, not a bound; the exponent in M holds for new tasks, too.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
+from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule, Sample
 from theory.claims.generalization import Setting, trained
 
 SIZES = (8, 16, 32, 64, 128)
@@ -50,46 +51,51 @@ def resized(setting: Setting, varied: str, size: int) -> Setting:
 
 
 @cache
-def gaps(setting: Setting, varied: str, budget: Budget, seed: int) -> tuple[list[float], list[float]]:
-    """Means of the absolute gap over data sets, and their standard errors, by size."""
-    means, errors = [], []
+def gaps(setting: Setting, varied: str, budget: Budget, seed: int) -> tuple[NDArray[np.float64], ...]:
+    """The absolute gap of every data set, by size."""
+    every = []
     for size in SIZES:
         found = trained(resized(setting, varied, size), repeats(size, budget), seed)
-        gap = (found.population - found.empirical(found.x)).abs().numpy()
-        means.append(float(gap.mean()))
-        errors.append(float(gap.std(ddof=1) / np.sqrt(len(gap))))
-    return means, errors
+        every.append((found.population - found.empirical(found.x)).abs().numpy())
+    return tuple(every)
 
 
-def exponent(label: str, means: list[float], errors: list[float], n: int) -> Item:
+def averaged(of_size: tuple[NDArray[np.float64], ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means over data sets, and their standard errors, by size."""
+    errors = [gap.std(ddof=1) / np.sqrt(len(gap)) for gap in of_size]
+    return np.array([gap.mean() for gap in of_size]), np.array(errors)
+
+
+def exponent(label: str, *of_size: NDArray[np.float64]) -> Item:
     """Slope of log mean against log size with the delta method's standard error."""
+    means, errors = averaged(of_size)
     x = np.log(SIZES) - np.log(SIZES).mean()
     weights = x / (x @ x)
-    slope = float(weights @ np.log(means))
-    error = float(np.sqrt(((weights * np.array(errors) / np.array(means)) ** 2).sum()))
-    return Item(label, slope, -0.5, error=error, n=n)
+    error = float(np.sqrt(((weights * errors / means) ** 2).sum()))
+    sample = Sample(of_size, partial(exponent, label), is_exponent=True, per_seed=False)
+    return Item(label, float(weights @ np.log(means)), -0.5, error, min(map(len, of_size)), sample=sample)
 
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """Exponents in n and in M for fixed tasks; the gaps."""
-    n = fewest(budget)
     found = {
         "n, fixed tasks": gaps(FIXED, "samples", budget, seed),
         "M, fixed tasks": gaps(FIXED, "tasks", budget, seed),
     }
-    start = found["n, fixed tasks"][0][0]
+    curves = {label: averaged(of) for label, of in found.items()}
+    start = curves["n, fixed tasks"][0][0]
     return Evidence(
-        tuple(exponent(f"exponent in {label}", *of, n) for label, of in found.items()),
+        tuple(exponent(f"exponent in {label}", *of) for label, of in found.items()),
         (
             *(
                 Curve(
                     f"over {label}",
                     SIZES,
-                    means,
-                    low=[mean - 2 * error for mean, error in zip(means, errors, strict=True)],
-                    high=[mean + 2 * error for mean, error in zip(means, errors, strict=True)],
+                    means.tolist(),
+                    low=(means - 2 * errors).tolist(),
+                    high=(means + 2 * errors).tolist(),
                 )
-                for label, (means, errors) in found.items()
+                for label, (means, errors) in curves.items()
             ),
             Curve("exponent -1/2", SIZES, [start * (SIZES[0] / size) ** 0.5 for size in SIZES], "predicted"),
         ),
@@ -98,10 +104,10 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 def new_tasks(budget: Budget, seed: int) -> Evidence:
     """The exponent in n for the risk of a new task."""
-    means, errors = gaps(FRESH, "samples", budget, seed)
+    found = gaps(FRESH, "samples", budget, seed)
     return Evidence(
-        (exponent("exponent in n, a new task", means, errors, fewest(budget)),),
-        (Curve("over n, a new task", SIZES, means, "control"),),
+        (exponent("exponent in n, a new task", *found),),
+        (Curve("over n, a new task", SIZES, averaged(found)[0].tolist(), "control"),),
     )
 
 

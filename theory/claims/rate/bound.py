@@ -58,7 +58,7 @@ from theory.claims.rate import (
     readings,
 )
 from theory.runner import Power, Schedule, horizons
-from theory.slopes import against_horizon
+from theory.slopes import against_horizon, mean
 
 FIRST = "fresh samples"
 FAR = (FIRST, "fresh samples, rotated", "shared minibatches", "sum over tasks")
@@ -118,14 +118,7 @@ def items(name: str, budget: Budget, seed: int, formula: Formula = full) -> tupl
     """Every average of a reading beside the number of the formula."""
     reading, values = found_in(name, budget, seed)
     return tuple(
-        Item(
-            f"{name}, {schedule.name}, T = {t}",
-            samples.mean(),
-            bound(reading, c, h, t, formula),
-            # Without noise the seeds agree to the last digit or two
-            samples.std(ddof=1) / len(samples) ** 0.5 if np.ptp(samples) > 1e-12 * samples.mean() else 0.0,
-            len(samples),
-        )
+        mean(f"{name}, {schedule.name}, T = {t}", samples, predicted=bound(reading, c, h, t, formula))
         for c, schedule in enumerate(reading.schedules)
         for h, (t, samples) in enumerate(zip(reading.horizons(budget), values[c], strict=True))
     )
