@@ -16,6 +16,7 @@ Read next: `alarms.py`.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,8 @@ PLACES = (0.0, 0.5, 0.8, 0.875, 0.95, 1.0, 1.05, 1.125, 1.25, 1.4, 1.6, 1.8, 2.0
 """Planted truths, in half-widths from the middle of a region, to both sides of it."""
 SHARES = (0.5, 0.7, 0.8, 0.9, 0.94, 0.96, 0.98, 0.99, 1.0, 1.01, 1.02, 1 / 0.97, 1.05, 1.07, 1.1, 1.2, 1.5, 2.0)
 """Planted truths where a region has one edge, in units of it."""
+EDGE, INSIDE, OUTSIDE = (1.0,), (0.5,), (1.4, 1.07)
+"""Places of which the summary speaks; of the last, one is of regions and one of bounds."""
 ALPHAS = (0.05, 0.01, 0.001)
 """Levels at which the p-values are looked at."""
 KINDS = ("outside", "inside")
@@ -241,9 +244,9 @@ def shown(share: float, replications: int | None, level: float = 0.05) -> str:
     return f"{exact.mean:.4g} [{exact.low:.2g}, {exact.high:.2g}]"
 
 
-def at(found: Mapping[str, Any], place: float) -> list[dict[str, Any]]:
-    """The points of a curve at a place, on either side."""
-    return [point for point in found["curve"] if math.isclose(abs(point["place"]), place)]
+def at(found: Mapping[str, Any], *places: float) -> list[dict[str, Any]]:
+    """The points of a curve at places, on either side."""
+    return [point for place in places for point in found["curve"] if math.isclose(abs(point["place"]), place)]
 
 
 def too_small(record: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -262,32 +265,36 @@ def too_small(record: Mapping[str, Any]) -> dict[str, list[str]]:
     return every
 
 
-def worst(record: Mapping[str, Any], outcome: str, level: str, place: float) -> tuple[float, str, int | None]:
-    """The largest probability of an outcome over claims at a place, with the claim and its number of repetitions."""
-    return max(
-        (
-            (point[outcome][level], name, found["replications"])
-            for name, found in record["claims"].items()
-            for point in at(found, place)
-        ),
-        key=lambda one: one[0],
-    )
+def extreme(record: Mapping[str, Any], outcome: str, level: str, places: Sequence[float]) -> str:
+    """How probable an outcome at places is over claims, at most on an edge, else at least: with an interval for all.
+
+    Shares of trials count on an edge only: elsewhere theirs depends on the number of trials alone.
+    """
+    points = [
+        (point[outcome][level], name, found["replications"])
+        for name, found in record["claims"].items()
+        for point in at(found, *places)
+        if places == EDGE or found["replications"] is not None
+    ]
+    if not points:
+        return "1 (no claim)"
+    share, name, replications = (max if places == EDGE else min)(points)
+    return f"{shown(share, replications, 0.05 / len(points))} (`{name}`)"
 
 
 def headline(record: Mapping[str, Any]) -> str:
-    """What the record says in three sentences."""
-    sentences = []
-    for outcome, what in (("supported", "A number on the edge of its region was called inside"),
-                          ("refuted", "and outside")):  # fmt: skip
-        share, name, replications = worst(record, outcome, "alone", 1.0)
-        strict, _, of_strict = worst(record, outcome, "strictest", 1.0)
-        sentences.append(
-            f"{what} with probability at most {shown(share, replications)} (`{name}`) by a claim that is decided "
-            f"alone, at a level of {record['level']:g}, and {shown(strict, of_strict)} at the "
-            f"{record['strictest']:.1g} that a full run can ask for"
-        )
+    """What the record says in a few sentences."""
     wrong = too_small(record)
-    return f"{sentences[0]}, {sentences[1]}; in {record['replications']} repetitions, or exactly. " + (
+    return (
+        "With its truth on an edge of its region a number was called inside with probability at most "
+        f"{extreme(record, 'supported', 'alone', EDGE)}, and outside with at most "
+        f"{extreme(record, 'refuted', 'alone', EDGE)}, at a level of {record['level']:g}; at "
+        f"{record['strictest']:.1g}, the least that Holm's correction can ask for in a full run, with at most "
+        f"{extreme(record, 'supported', 'strictest', EDGE)} and {extreme(record, 'refuted', 'strictest', EDGE)}. At "
+        "that level a number with a standard error was called inside, half-way from the middle to an edge, with "
+        f"probability at least {extreme(record, 'supported', 'strictest', INSIDE)}, and outside, at {OUTSIDE[0]:g} "
+        f"half-widths or {OUTSIDE[1]:g} of a bound, with at least {extreme(record, 'refuted', 'strictest', OUTSIDE)}. "
+    ) + (
         "No p-value was small more often than it may be."
         if not wrong
         else f"P-values are small more often than they may be in {', '.join(f'`{name}`' for name in wrong)}."
@@ -325,13 +332,13 @@ def table(record: Mapping[str, Any]) -> str:
         "truth of its pool, at the strictest level.",
         "",
         "| claim | n, of a pool of | half-width, or edge | standard error in it | on the edge: supported | refuted "
-        "| inside, at 0.5: supported, strictest | outside, at 1.4 or 1.07: refuted, strictest | whole claim |",
+        f"| inside, at {INSIDE[0]:g}: supported, strictest | outside, at {OUTSIDE[0]:g} or {OUTSIDE[1]:g} of a bound: "
+        "refuted, strictest | whole claim |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, found in record["claims"].items():
         n, pool = found["replications"], found["pool"]
-        on, inside = at(found, 1.0), at(found, 0.5)
-        outside = at(found, 1.4) or at(found, 1.07)
+        on, inside, outside = (at(found, *places) for places in (EDGE, INSIDE, OUTSIDE))
         whole = "exact" if n is None else shown(found["as measured"][found["expected"]]["strictest"], n)
         lines.append(
             f"| [{name}](#{name}) | {found['n']}, {'binomial' if n is None else pool} | {found['half_width']:.3g} | "
@@ -413,6 +420,15 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         figure.savefig(path, dpi=200, metadata={"Software": None})
 
 
+def publish(record: dict[str, Any], directory: Path) -> None:
+    """Write record, figure and table."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / "calibration.json", record)
+    draw(record, directory / "calibration.png")
+    write_atomically(directory / "CALIBRATION.md", table(record).encode())
+    Console().print(f"{directory / 'CALIBRATION.md'}, with record and figure beside it")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -421,7 +437,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget", choices=("test", "full"), default="test", help="the experiments' (default test)")
     parser.add_argument("--replications", type=int, default=2000, help="repetitions of each (default 2000)")
     parser.add_argument("--output", type=Path, default=Path("results/theory"), help="folder (default results/theory)")
+    parser.add_argument("--redraw", action="store_true", help="figure and table from the record in --output")
     options = parser.parse_args(arguments)
+    if options.redraw:
+        publish(json.loads((options.output / "calibration.json").read_text(encoding="utf-8")), options.output)
+        return 0
     if options.replications < 1:
         print(f"error: replications must be >= 1, got {options.replications}", file=sys.stderr)
         return 2
@@ -432,22 +452,20 @@ def main(arguments: list[str] | None = None) -> int:
     for name, claim in claims.items():
         found[name] = calibrate(claim, budget, SEED, options.replications, levels)
         print(name, flush=True)
-    record = {
-        "schema": 1,
-        **origin,
-        "budget": asdict(budget),
-        "seed": SEED,
-        "replications": options.replications,
-        "level": LEVEL,
-        "decisions": decisions,
-        "strictest": levels["strictest"],
-        "claims": found,
-    }
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_json(options.output / "calibration.json", record)
-    draw(record, options.output / "calibration.png")
-    write_atomically(options.output / "CALIBRATION.md", table(record).encode())
-    Console().print(f"{options.output / 'CALIBRATION.md'}, with record and figure beside it")
+    publish(
+        {
+            "schema": 1,
+            **origin,
+            "budget": asdict(budget),
+            "seed": SEED,
+            "replications": options.replications,
+            "level": LEVEL,
+            "decisions": decisions,
+            "strictest": levels["strictest"],
+            "claims": found,
+        },
+        options.output,
+    )
     return 0
 
 
