@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import groupby
 
 from theory.claim import LEVEL, Item, Verdict
+from theory.verdicts import TRACKED
 
 HOW = (
     "Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones and wants "
@@ -44,6 +46,7 @@ def report(verdicts: Sequence[Verdict]) -> str:
         "",
         f"**How to read it.** {HOW.format(level=LEVEL)}",
         "",
+        *_mutants(),
         "| claim | claimed by the source | evidence | outcome | controls | furthest number, edge = 1 |",
         "|---|---|---|---|---|---|",
     ]
@@ -60,6 +63,21 @@ def report(verdicts: Sequence[Verdict]) -> str:
         for verdict in of_part:
             lines += ["", *_section(verdict)]
     return "\n".join(lines) + "\n"
+
+
+def _mutants() -> list[str]:
+    """What the tracked record of the mutants says, if there is one."""
+    path = TRACKED / "mutants.json"
+    if not path.exists():
+        return []
+    entries = json.loads(path.read_text(encoding="utf-8"))["mutants"]
+    caught = [entry for entry in entries if entry["caught"]]
+    return [
+        f"**What would be noticed.** Of {len(entries)} mistakes that were seeded into the sources, one at a time, "
+        f"among them every term of both theorems, {len(caught)} were caught, "
+        f"{sum(bool(entry['claim']) for entry in caught)} of them by claims of this suite: [mutants](MUTANTS.md).",
+        "",
+    ]
 
 
 def _origins(verdicts: Sequence[Verdict]) -> str:
