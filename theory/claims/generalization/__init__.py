@@ -56,8 +56,8 @@ STEPS, RATE = 60, 1.0
 DELTA = 0.05
 DIRECTIONS = 48
 """Points at which a maximum over a ball is looked for."""
-SUPPORTS = 50
-"""Support sets of a task over which its risk is averaged."""
+SUPPORTS, NEW_TASKS = 20, 200
+"""Support sets over which the risk of a task is averaged, and tasks over which that of a new one is."""
 
 
 def data_sets(budget: Budget) -> int:
@@ -175,7 +175,7 @@ def train(setting: Setting, support: Tensor, query: Tensor, *, alpha_up: float) 
 def trained(setting: Setting, repeats: int, seed: int) -> Trained:
     """Data sets, each with tasks of its own, training and the risk; kept.
 
-    The risk averages closed forms over 50 support sets of each task, or of 50 times ten new tasks.
+    The risk averages closed forms over 20 support sets of each task, or over 200 new tasks with one each.
     """
     generator = torch.Generator().manual_seed(seed)
     family = setting.draw(generator, repeats)
@@ -185,7 +185,8 @@ def trained(setting: Setting, repeats: int, seed: int) -> Trained:
     x = train(setting, support, query, alpha_up=setting.radius)
     population = torch.zeros(repeats, dtype=torch.float64)
     for _ in range(SUPPORTS):
-        judge = replace(setting, tasks=10).draw(generator, repeats) if setting.fresh_tasks else family
+        new = replace(setting, tasks=NEW_TASKS // SUPPORTS)
+        judge = new.draw(generator, repeats) if setting.fresh_tasks else family
         population += judge.population(x, judge.draw(generator, setting.samples)[None], setting.step) / SUPPORTS
     return Trained(setting, family, support, query, x, population)
 
