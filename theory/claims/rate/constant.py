@@ -106,14 +106,14 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 def summed(budget: Budget, seed: int) -> Evidence:
     """The update summed over the tasks, an octave less far."""
-    T = horizons(budget.log2_horizon - 1)[-1:]
-    return Evidence(items(averages(budget, seed, ENDS, T, update="sum"), *T, limit(tasks(budget, seed))))
+    T = 2 ** (budget.log2_horizon - 1)
+    return Evidence(items(averages(budget, seed, ENDS, (T,), update="sum"), T, limit(tasks(budget, seed))))
 
 
 def noisier(budget: Budget, seed: int) -> Evidence:
     """A query noise 1.2 times as large, an octave less far."""
-    T = horizons(budget.log2_horizon - 1)[-1:]
-    return Evidence(items(averages(budget, seed, ENDS, T, noise=1.2), *T, limit(tasks(budget, seed))))
+    T = 2 ** (budget.log2_horizon - 1)
+    return Evidence(items(averages(budget, seed, ENDS, (T,), noise=1.2), T, limit(tasks(budget, seed))))
 
 
 LATEX = r"\frac{F_0(x_0)-F_0(x^*)}{c_2}+\frac{c_2}{2}\,\mathrm{tr}(\nabla^2F_0(x^*)\Sigma)"
