@@ -97,7 +97,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
     generator, start = apart(seed), torch.full((2,), FAR_OUT, dtype=torch.float64)
     for name, noise, ascent, schedules in TERMS:
         number = budget.seeds if noise is QUIET else 4 * budget.seeds
-        family = replace(instances(generator, number, dim=2, tasks=3), **noise)
+        family = replace(instances(generator, number, dim=2, tasks=3), **noise)  # type: ignore[arg-type]
         x = start if name == "descent" else minimum(family, start, list(schedules), T)
         measured = run(family, list(schedules), T=T, start=x, seeds=number, seed=seed, ascent=ascent)
         found = [
