@@ -66,6 +66,9 @@ def linear_terms(
 class Family(Protocol):
     """Tasks whose constants are known. Every method is exact up to rounding and works on leading batch dimensions."""
 
+    def __hash__(self) -> int:
+        """By identity, so that what was found about a family can be kept."""
+
     @property
     def tasks(self) -> int:
         """M."""

@@ -50,7 +50,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -275,8 +275,8 @@ def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
 
 
 @cache
-def lowest(family: Any, beta: float) -> Tensor | float:
-    """What the family, a `Family`, certifies to be at most inf F; kept."""
+def lowest(family: Family, beta: float) -> Tensor | float:
+    """What the family certifies to be at most inf F; kept."""
     return family.lowest(beta)
 
 
