@@ -50,7 +50,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -275,15 +275,15 @@ def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
 
 
 @cache
-def lowest(family: Any, beta: float) -> Tensor | float:
-    """What the family, a `Family`, certifies to be at most inf F; kept."""
+def lowest(family: Family, beta: float) -> Tensor | float:
+    """What the family certifies to be at most inf F; kept."""
     return family.lowest(beta)
 
 
 def leading(family: Family, start: Tensor) -> NDArray[np.float64]:
     """The leading coefficient of the bound, Delta/c2 + c2 Lq sq^2/(2M) with Delta of F_0, of each instance."""
     c2, known = MAML.eta.c, family.constants
-    descent = family.meta_loss(start, 0.0) - lowest(family, 0.0)
+    descent = family.meta_loss(start, 0.0) - lowest(family, 0.0)  # type: ignore[arg-type]
     coefficients: NDArray[np.float64] = (descent / c2 + c2 / 2 * known.Lq * known.sq**2 / family.tasks).numpy()
     return coefficients
 
