@@ -9,7 +9,6 @@ import torch
 from theory.claim import FULL, SMOKE, TEST
 from theory.claims import generalization, rate
 from theory.runner import OFF
-from theory.slopes import ratio
 
 
 @pytest.mark.parametrize("budget", [TEST, FULL], ids=lambda budget: budget.name)
@@ -28,7 +27,7 @@ def test_another_base_seed_has_other_instances_and_other_noise() -> None:
     for name in rate.DRAWN:
         one, other = (rate.drawn(SMOKE, seed)[name] for seed in (10, 11))
         assert not (one.family.query_centres == other.family.query_centres).any()
-        assert not np.isin(rate.averages(name, SMOKE, 10), rate.averages(name, SMOKE, 11)).any()
+    assert not np.isin(rate.averages(rate.DRAWN[-1], SMOKE, 10), rate.averages(rate.DRAWN[-1], SMOKE, 11)).any()
     regressions = [rate.readings(seed)["shared minibatches"].family for seed in (10, 11)]
     assert not (regressions[0].query_targets == regressions[1].query_targets).any()
 
@@ -45,11 +44,13 @@ def test_an_instance_is_weighed_by_the_leading_coefficient_of_its_bound() -> Non
         assert (found <= 1.01 * least).all(), name
 
 
-def test_pooled_ratios_are_those_of_the_instances() -> None:
-    T = (16,)
-    found = rate.on_instances(rate.PRESCRIBED[:2], T, SMOKE, 10)
-    assert found.shape == (2, 1, sum(reading.instances for reading in rate.drawn(SMOKE, 10).values()))
-    assert ratio("same", found[0, 0], found[0, 0]).measured == 1
+def test_pooled_averages_are_those_of_the_sizes_in_a_row() -> None:
+    readings = rate.drawn(SMOKE, 10)
+    T, found = rate.on_instances(SMOKE, 10)
+    parts = [rate.averages(name, SMOKE, 10) / rate.leading(readings[name].family, readings[name].start)
+             for name in rate.DRAWN]  # fmt: skip
+    assert found["both"].shape == (len(T), sum(reading.instances for reading in readings.values()))
+    np.testing.assert_allclose(found["both"], np.concatenate([part[3] for part in parts], -1), rtol=1e-12)
 
 
 def test_every_data_set_has_tasks_of_its_own_drawn_by_the_base_seed() -> None:
