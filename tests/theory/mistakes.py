@@ -277,8 +277,7 @@ MUTANTS = (
            f"{_pac}test_the_exponential_moment_of_the_kl_form"),
     Mutant("the enclosure of a maximum without the slope", "theory/perturbation.py",
            "values + slopes.norm(dim=-1) * reach + smoothness", "values + smoothness",
-           "tests/theory/test_perturbation.py::test_the_enclosure_holds_the_maximum_of_a_dense_grid",
-           "generalization_maximum", "smoke"),
+           "tests/theory/test_perturbation.py::test_the_enclosure_holds_the_maximum_of_a_dense_grid"),
     # The rules of decision.
     Mutant("Holm's correction is left out", ESTIMATES,
            "if p_values[index] > level / (len(p_values) - done):", "if p_values[index] > level:",
