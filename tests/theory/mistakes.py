@@ -369,7 +369,7 @@ MUTANTS = (
     Mutant("Lq of the wells without the second harmonic", WELLS,
            "Lq=self.B * (1 + self.K)", "Lq=self.B", f"{_wells}test_the_constants_bound_differences"),
     Mutant("query noise of the wells with twice the variance that they state", WELLS,
-           "self.xi * xis], 2)", "2**0.5 * self.xi * xis], 2)",
+           "self.xi * xis), strict=True)", "2**0.5 * self.xi * xis), strict=True)",
            f"{_wells}test_the_noise_has_the_stated_standard_deviations_at_the_worst_point"),
     Mutant("half of L2 of the regression tasks", LOGCOSH,
            "L2=4 / (3 * math.sqrt(3))", "L2=2 / (3 * math.sqrt(3))",
