@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory calibration slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory calibration mutants slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -59,7 +59,7 @@ lint: $(VENV)/dev
 unit: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal
 
-# A file a process: the claims are measured once, in processes of their own, and beside them the mutants.
+# A file a process: the claims are measured once, in processes of their own.
 theory-tests: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m theory -n $(JOBS) --dist loadfile
 
@@ -68,6 +68,9 @@ theory: $(VENV)/dev  ## all claims and their controls, with report and figures: 
 
 calibration: $(VENV)/dev  ## how often the claims' rules err, under planted truths and their own noise: BUDGET=test|full
 	OMP_NUM_THREADS=1 $(RUN) -m theory.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
+
+mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and who notices (a quarter of an hour): RESULTS=dir
+	$(RUN) -m tests.theory.mutants $(if $(RESULTS),--output $(RESULTS)/theory)
 
 slow: $(VENV)/dev  ## the slow tests, and with DATA=dir those on real data
 	$(RUN) -m pytest -m "(slow or data) and not long" $(if $(DATA),--data=$(DATA) --require=data)

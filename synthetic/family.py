@@ -43,14 +43,31 @@ class Constants:
     sq: float
 
 
-def linear_terms(generator: torch.Generator, *, tasks: int, n: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Normal vectors zeta and xi with E |zeta|^2 = 1 for the noise of support and query losses, each `M x n x d`."""
-    zeta, xi = torch.randn((2, tasks, n, dim), generator=generator, dtype=torch.float64) / math.sqrt(dim)
+HEAVY = 5
+"""Degrees of freedom of noise with heavy tails; its fourth moment is the last that is finite."""
+
+
+def linear_terms(
+    generator: torch.Generator, *, tasks: int, n: int, dim: int, heavy: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Vectors zeta and xi with E |zeta|^2 = 1 for the noise of support and query losses, each `M x n x d`.
+
+    They are normal, or, for the samples that `heavy` (`n`) marks, of the multivariate t distribution with 5 degrees of
+    freedom: a normal vector divided by the root of chi^2 / (5 - 2), of which E (5 - 2) / chi^2 = 1.
+    """
+    terms = torch.randn((2, tasks, n, dim), generator=generator, dtype=torch.float64) / math.sqrt(dim)
+    if heavy is not None:
+        chi2 = torch.randn((HEAVY, 2, tasks, n), generator=generator, dtype=torch.float64).square().sum(0)
+        terms = terms * torch.where(heavy, ((HEAVY - 2) / chi2).sqrt(), 1.0)[..., None]
+    zeta, xi = terms
     return zeta, xi
 
 
 class Family(Protocol):
     """Tasks whose constants are known. Every method is exact up to rounding and works on leading batch dimensions."""
+
+    def __hash__(self) -> int:
+        """By identity, so that what was found about a family can be kept."""
 
     @property
     def tasks(self) -> int:
@@ -75,5 +92,5 @@ class Family(Protocol):
     def meta_gradient(self, x: Tensor, beta: Tensor | float) -> Tensor:
         """grad F(x), from `... x d` to `... x d`."""
 
-    def lowest(self, beta: float) -> float:
+    def lowest(self, beta: float) -> Tensor | float:
         """A number certified to be at most inf F."""

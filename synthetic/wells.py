@@ -6,7 +6,9 @@ Per task, with centres a_m and c_m, and u = x_i - c_mi in a sum over the d coord
     q_m(x) = B sum_i [(1 - cos u) + (K/4) (1 - cos(2 u + psi))].
 
 psi != 0 and centres that are not balanced break the symmetries that would hide a bias. A rotation R, x -> R x in both
-losses, makes the coordinates depend on each other and changes no constant. Derived here. Read next: `logcosh.py`.
+losses, makes the coordinates depend on each other and changes no constant. Several instances may run side by side: with
+centres `M x S x d`, sample s of a draw belongs to instance s, and the last two dimensions of x are `S x d`, or `d` for
+a point that all share. Derived here. Read next: `logcosh.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from torch import Tensor
 from sharp_maml import Batch, Episode, Params
 from synthetic.family import Constants, linear_terms
 
-GRID = 4096
+GRID = 1024
 """Points a period on which the infimum is bracketed."""
 
 
@@ -29,8 +31,8 @@ class Wells:
     """The family. A sample adds to a support loss <zeta, x> and multiplies its A by 1 +- sA; to a query loss, <xi, x>.
 
     Attributes:
-        support_centres: a, `M x d`.
-        query_centres: c, `M x d`.
+        support_centres: a, `M x d`, or `M x S x d` for S instances.
+        query_centres: c, of the same shape.
         A: Height of the support wells, >= 0.
         B: Height of the query wells, >= 0.
         K: Weight of the second harmonic, >= 0.
@@ -39,6 +41,8 @@ class Wells:
         sA: Relative standard deviation of A.
         xi: Standard deviation of the linear term of a query loss, sqrt(E |xi|^2).
         rotation: R, `d x d` orthogonal, or None.
+        heavy: Which samples of a draw have linear terms of Student's t distribution with 5 degrees of freedom and the
+            same standard deviations; None for normal ones.
     """
 
     support_centres: Tensor
@@ -51,6 +55,7 @@ class Wells:
     sA: float = 0.0
     xi: float = 0.0
     rotation: Tensor | None = None
+    heavy: Tensor | None = None
 
     @property
     def tasks(self) -> int:
@@ -60,7 +65,7 @@ class Wells:
     @property
     def dim(self) -> int:
         """d."""
-        return self.support_centres.shape[1]
+        return self.support_centres.shape[-1]
 
     @property
     def constants(self) -> Constants:
@@ -93,11 +98,13 @@ class Wells:
 
     def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
         """n samples of an episode of each task."""
-        zetas, xis = linear_terms(generator, tasks=self.tasks, n=n, dim=self.dim)
+        zetas, xis = linear_terms(generator, tasks=self.tasks, n=n, dim=self.dim, heavy=self.heavy)
+        centres = (c.view(self.tasks, -1, self.dim).expand_as(xis) for c in (self.support_centres, self.query_centres))
         signs = torch.randint(0, 2, (self.tasks, n), generator=generator, dtype=torch.float64) * 2 - 1
         heights = self.A * (1 + self.sA * signs)
-        supports = torch.stack([self.support_centres[:, None].expand_as(zetas), self.zeta * zetas], 2)
-        queries = torch.stack([self.query_centres[:, None].expand_as(xis), self.xi * xis], 2)
+        supports, queries = (
+            torch.stack(pair, 2) for pair in zip(centres, (self.zeta * zetas, self.xi * xis), strict=True)
+        )
         height = torch.full((n,), self.B, dtype=torch.float64)
         return [
             Episode(Batch(support, A), Batch(query, height))
@@ -120,18 +127,19 @@ class Wells:
         gradient = (factor * self._slope(u)).mean(0)
         return gradient if self.rotation is None else gradient @ self.rotation
 
-    def lowest(self, beta: float) -> float:
-        """A certified lower bound of inf F.
+    def lowest(self, beta: float) -> Tensor:
+        """A certified lower bound of inf F, 0-dimensional or of each instance.
 
         F is a sum of functions of one rotated coordinate each, whose second derivative is at most L. The minimum of one
         lies within half a step h of a point of the grid, where it is therefore at most L h^2 / 8 higher.
         """
         grid = torch.linspace(0, 2 * math.pi, GRID + 1, dtype=torch.float64)[:-1]
-        _, u = self._adapted(grid[:, None].expand(-1, self.dim), beta)
+        each = self.support_centres.shape[1:]
+        _, u = self._adapted(grid.view(-1, *[1] * len(each)).expand(-1, *each), beta)
         values = self.B * self._well(u).mean(0)
         kappa = 1 + beta * self.A
         one = kappa**2 * self.constants.Lq + beta * self.A * self.B * (1 + self.K / 2)  # L0 of one coordinate
-        return float((values.min(0).values - one * (2 * math.pi / GRID) ** 2 / 8).sum())
+        return (values.min(0).values - one * (2 * math.pi / GRID) ** 2 / 8).sum(-1)
 
     def _turn(self, x: Tensor) -> Tensor:
         return x if self.rotation is None else x @ self.rotation.T
@@ -139,7 +147,8 @@ class Wells:
     def _adapted(self, y: Tensor, beta: Tensor | float) -> tuple[Tensor, Tensor]:
         """1 - beta A cos(y - a_m) and T_m(y) - c_m, tasks first."""
         step = (beta[..., None] if isinstance(beta, Tensor) else beta) * self.A
-        shape = (self.tasks, *[1] * (y.dim() - 1), self.dim)
+        _, *each = self.support_centres.shape
+        shape = (self.tasks, *[1] * (y.dim() - len(each)), *each)
         offset = y - self.support_centres.view(shape)
         return 1 - step * offset.cos(), y - step * offset.sin() - self.query_centres.view(shape)
 

@@ -25,7 +25,7 @@ class Welsch:
     """The family.
 
     Attributes:
-        centres: mu_m, `M x d`.
+        centres: mu_m, `M x d`, or `R x M x d` where each of R data sets has tasks of its own.
         sigma: Standard deviation of a coordinate of a sample, >= 0.
     """
 
@@ -40,17 +40,18 @@ class Welsch:
     """Lipschitz constant of the Hessian: the largest |r (3 - r^2) exp(-r^2/2)|, at r^2 = 3 - sqrt 6."""
 
     def __post_init__(self) -> None:
-        if self.centres.dim() != 2 or not len(self.centres) or not bool(self.centres.isfinite().all()):
-            raise ValueError(f"centres must be M x d and finite, got shape {tuple(self.centres.shape)}")
+        if self.centres.dim() not in (2, 3) or not self.tasks or not bool(self.centres.isfinite().all()):
+            raise ValueError(f"centres must be M x d or R x M x d, and finite, got shape {tuple(self.centres.shape)}")
         if not 0 <= self.sigma < math.inf:
             raise ValueError(f"sigma must be at least 0 and finite, got {self.sigma}")
 
     @classmethod
-    def drawn(cls, generator: torch.Generator, *, tasks: int, dim: int, tau: float, sigma: float) -> Welsch:
+    def drawn(cls, generator: torch.Generator, *each: int, tasks: int, dim: int, tau: float, sigma: float) -> Welsch:
         """Random tasks, mu_m ~ N(0, tau^2 I).
 
         Args:
             generator: Where all random numbers come from.
+            each: R, for tasks of their own for each of R data sets.
             tasks: M.
             dim: d.
             tau: Standard deviation of a coordinate of a centre.
@@ -59,22 +60,23 @@ class Welsch:
         Returns:
             The family.
         """
-        return cls(tau * torch.randn((tasks, dim), generator=generator, dtype=torch.float64), sigma)
+        return cls(tau * torch.randn((*each, tasks, dim), generator=generator, dtype=torch.float64), sigma)
 
     @property
     def tasks(self) -> int:
         """M."""
-        return len(self.centres)
+        return self.centres.shape[-2]
 
     @property
     def dim(self) -> int:
         """d."""
-        return self.centres.shape[1]
+        return self.centres.shape[-1]
 
     def draw(self, generator: torch.Generator, n: int, repeats: int = 1) -> Tensor:
-        """n samples of every task, `repeats` times independently: `repeats x M x n x d`."""
-        noise = torch.randn((repeats, *self.centres.shape[:1], n, self.dim), generator=generator, dtype=torch.float64)
-        return self.centres[:, None] + self.sigma * noise
+        """n samples of every task: `R x M x n x d`, R data sets with tasks of their own or `repeats` with the same."""
+        centres = self.centres if self.centres.dim() == 3 else self.centres.expand(repeats, -1, -1)
+        noise = torch.randn((*centres.shape[:2], n, self.dim), generator=generator, dtype=torch.float64)
+        return centres[:, :, None] + self.sigma * noise
 
     @staticmethod
     def episodes(support: Tensor, query: Tensor) -> list[Episode]:
@@ -108,8 +110,8 @@ class Welsch:
         """Risk after one inner step, averaged over tasks and support sets; exact but for the choice of the sets.
 
         Args:
-            x: Parameters, `... x d`.
-            supports: K support sets of every task, `K x M x n x d`.
+            x: Parameters, `... x d`; `R x d` for R data sets with tasks of their own.
+            supports: K support sets of every task, `K x M x n x d` or `K x R x M x n x d`.
             beta: Inner step size.
 
         Returns:

@@ -38,7 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=SEED, help=f"base seed (default {SEED})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--output", type=Path, default=Path("results/theory"), help="folder (default results/theory)")
-    parser.add_argument("--redraw", action="store_true", help="figures and report from the records in --output")
+    parser.add_argument(
+        "--redraw",
+        action="store_true",
+        help="anew from the records in --output, without measuring",
+    )
     parser.add_argument("--list", action="store_true", help="list the claims and stop")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 100)
@@ -59,7 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.redraw:
         try:
-            console.print(f"{publish(read(options.output), options.output)}, from the records beside it")
+            path = publish(read(options.output), options.output)
+            console.print(f"{path}, from the records beside it")
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -99,8 +104,6 @@ def main(arguments: list[str] | None = None) -> int:
 
         verdicts = judge(list(claims), budget, options.seed, jobs=options.jobs, started=started, finished=finished)
 
-    for verdict in verdicts:
-        write(verdict, options.output)
     path = publish(verdicts, options.output)
     console.print(outcomes(verdicts, budget, console.width))
     console.print(f"{path}, with records and figures beside it; {time.perf_counter() - began:.0f} s")
@@ -108,8 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def publish(verdicts: list[Verdict], directory: Path) -> Path:
-    """Draw the figures and write the report; returns its path."""
+    """Write the records and the report and draw the figures; returns the report's path."""
     for verdict in verdicts:
+        write(verdict, directory)
         draw(verdict, directory / "figures")
     path = directory / "REPORT.md"
     path.write_text(report(verdicts), encoding="utf-8")

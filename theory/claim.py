@@ -260,6 +260,11 @@ class Claim:
     text: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def module(self) -> str:
+        """The module that binds it."""
+        return "theory.claims." + self.id.replace("_", ".", 1)
+
+    @property
     def other(self) -> Outcome:
         """What every control must come out as."""
         return "refuted" if self.expected == "supported" else "supported"

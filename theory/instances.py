@@ -68,12 +68,13 @@ class Instance:
             empirical: What it has in place of that maximum.
 
         Returns:
-            Lower and upper end, which differ where a value of the bound is nearly the risk.
+            Lower and upper end, which differ where a value of the bound is nearly the risk. A bound that is no number
+            is exceeded.
         """
         bound = (self.ball if empirical is None else empirical) + beyond
         return (
-            float(self.probability[bound + self.slack + ROUNDING < self.risk].sum()),
-            float(self.probability[bound - ROUNDING < self.risk].sum()),
+            float(self.probability[~(bound + self.slack + ROUNDING >= self.risk)].sum()),
+            float(self.probability[~(bound - ROUNDING >= self.risk)].sum()),
         )
 
 

@@ -50,6 +50,7 @@ def report(verdicts: Sequence[Verdict]) -> str:
         f"**How to read it.** {HOW.format(level=LEVEL)}",
         "",
         *_calibration(),
+        *_mutants(),
         "| claim | claimed by the source | evidence | outcome | controls | furthest number, edge = 1 |",
         "|---|---|---|---|---|---|",
     ]
@@ -75,6 +76,21 @@ def _calibration() -> list[str]:
         return []
     found = headline(json.loads(path.read_text(encoding="utf-8")))
     return [f"**How often the rules err.** {found} All of it: [calibration](CALIBRATION.md).", ""]
+
+
+def _mutants() -> list[str]:
+    """What the tracked record of the mutants says, if there is one."""
+    path = TRACKED / "mutants.json"
+    if not path.exists():
+        return []
+    entries = json.loads(path.read_text(encoding="utf-8"))["mutants"]
+    caught = [entry for entry in entries if entry["caught"]]
+    return [
+        f"**What would be noticed.** Of {len(entries)} mistakes that were seeded into the sources, one at a time, "
+        f"among them every term of both theorems, {len(caught)} were caught, "
+        f"{sum(bool(entry['claim']) for entry in caught)} of them by claims of this suite: [mutants](MUTANTS.md).",
+        "",
+    ]
 
 
 def _origins(verdicts: Sequence[Verdict]) -> str:
@@ -125,7 +141,7 @@ def _section(verdict: Verdict) -> list[str]:
         "",
         f"![{claim.id}](figures/{claim.id}.png)",
         "",
-        f"File: `theory/claims/{claim.id.replace('_', '/', 1)}.py`. [Record](records/{claim.id}.json). "
+        f"File: `{claim.module.replace('.', '/')}.py`. [Record](records/{claim.id}.json). "
         f"Rerun: `python -m theory --only {claim.id}`.",
     ]
     return lines

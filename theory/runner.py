@@ -1,9 +1,9 @@
 """Many runs of Sharp-MAML at once: seeds x schedules x horizons through `vmap` of the core's `meta_gradient`.
 
 A lane is one schedule at one horizon T. All lanes take their steps together, each for every seed, and stop counting at
-their horizon. Seed s sees the same samples in every lane, so that lanes are compared pair by pair. The core is traced
-once for a number of lanes, which saves the overhead of the transforms without changing an operation. Read next:
-`slopes.py`, which reads rates off the averages.
+their horizon. Seed s sees the same samples in every lane, and in another run whose perturbations are made otherwise, so
+that they are compared pair by pair. The core is traced once for a number of lanes, which saves the overhead of the
+transforms without changing an operation. Read next: `slopes.py`, which reads rates off the averages.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class Power(NamedTuple):
     def at(self, T: int) -> float:
         """The value at horizon T."""
         return float(self.c * T**-self.exponent)
+
+    def times(self, factor: float) -> Power:
+        """The power multiplied by a number."""
+        return Power(factor * self.c, self.exponent)
 
 
 aten = torch.ops.aten
@@ -101,7 +105,7 @@ def run(
         family: The tasks.
         schedules: Step sizes and radii, C of them.
         T: Horizons, H of them.
-        start: x_0, `d`, or one a schedule and horizon, `C x H x d`.
+        start: x_0, `d`, or one a schedule and horizon, `C x H x d`, and seed, `C x H x S x d`.
         seeds: Number S of independent runs of each lane.
         seed: Seed of all of them.
         ascent: Whose samples make the perturbations.
@@ -114,7 +118,7 @@ def run(
     lanes = sorted(
         ((c, h) for c in range(len(schedules)) for h in range(len(T))), key=lambda lane: T[lane[1]], reverse=True
     )
-    starts = start.expand(len(schedules), len(T), -1)
+    starts = start if start.dim() == 4 else start.expand(len(schedules), len(T), -1)[:, :, None]
 
     def column(name: str) -> Tensor:
         values = [getattr(schedules[c], name).at(T[h]) for c, h in lanes]
@@ -123,9 +127,9 @@ def run(
     beta, eta, up, low = (column(name) for name in ("beta", "eta", "alpha_up", "alpha_low"))
     if update == "sum":
         eta = eta * family.tasks
-    x = torch.stack([starts[c, h] for c, h in lanes])[:, None].repeat(1, seeds, 1)
+    x = torch.stack([starts[c, h] for c, h in lanes]).expand(-1, seeds, -1).clone()
     sums = torch.zeros(x.shape[:2], dtype=torch.float64)
-    generator = torch.Generator().manual_seed(seed)
+    of_updates, of_ascents = (torch.Generator().manual_seed(one) for one in (seed, seed + 2**30))
     step = _step(family, ascent, perturbation, any_up=bool(up.any()), any_low=bool(low.any()))
     meta_gradients, done = None, 0
     for horizon in sorted(set(T)):
@@ -134,8 +138,8 @@ def run(
             x, meta_gradients = x[:active], None
         n = len(x)
         for _ in range(done, horizon):
-            makers = family.draw(generator, seeds) if ascent == "fresh" else None
-            arguments = (x, family.draw(generator, seeds), makers, beta[:n], up[:n], low[:n])
+            makers = family.draw(of_ascents, seeds) if ascent == "fresh" else None
+            arguments = (x, family.draw(of_updates, seeds), makers, beta[:n], up[:n], low[:n])
             if meta_gradients is None:
                 meta_gradients = traced(step, *arguments)
             sums[:active] += family.meta_gradient(x[:active], beta[:active, None]).square().sum(-1)

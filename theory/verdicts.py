@@ -20,6 +20,7 @@ import torch
 
 from sharp_maml import provenance, write_atomically
 from theory.claim import LEVEL, Budget, Curve, Evidence, Item, Unit, Verdict, decide, registry
+from theory.sources import sources
 
 SCHEMA = 2
 TRACKED = Path(__file__).parents[1] / "docs/theory"
@@ -80,7 +81,10 @@ def judge(
                     process.terminate()  # it would go on for minutes
             raise
     origin = {**provenance(), "budget": asdict(budget), "seed": seed}
-    return [replace(verdict, origin=origin) for verdict in decide(claims, evidence, seconds)]
+    return [
+        replace(verdict, origin={**origin, "sources": sources(verdict.claim.module)})
+        for verdict in decide(claims, evidence, seconds)
+    ]
 
 
 def record(verdict: Verdict) -> dict[str, Any]:
@@ -119,52 +123,54 @@ def write(verdict: Verdict, directory: Path) -> Path:
 
 
 def read(directory: Path) -> list[Verdict]:
-    """The verdicts whose records lie in `directory/records/`, in the order of the registry.
+    """The verdicts whose records lie in `directory/records/`, decided together, in the order of the registry.
+
+    Text and rule are those of today's claims; what was measured is the record's.
 
     Args:
         directory: Where `write` put them.
 
     Returns:
-        The verdicts, with the claims of today's registry.
+        The verdicts.
 
     Raises:
-        ValueError: There is no record, one has another schema, or its claim or its controls are no longer those of the
-            registry.
+        ValueError: There is no record, one has another schema, or it was measured by other code than today's.
     """
-    verdicts = []
     every = registry()
-    paths = sorted(
-        (directory / "records").glob("*.json"),
-        key=lambda path: list(every).index(path.stem) if path.stem in every else -1,
-    )
+    paths = {path.stem: path for path in (directory / "records").glob("*.json")}
     if not paths:
         raise ValueError(
             f"no records in {directory / 'records'}: make them with `python -m theory --output {directory}`"
         )
-    for path in paths:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        claim = every.get(path.stem)
+    evidence: dict[Unit, Evidence] = {}
+    seconds: dict[Unit, float] = {}
+    records = {}
+    for name, path in paths.items():
+        found = records[name] = json.loads(path.read_text(encoding="utf-8"))
+        claim = every.get(name)
         if found.get("schema") != SCHEMA or claim is None or set(found["units"]) != {"claim", *claim.controls}:
             raise ValueError(
                 f"{path} is not a record of a claim as it is now: remove it, or make it anew with `python -m theory`"
             )
-        units = {"" if name == "claim" else name: unit for name, unit in found["units"].items()}
-        evidence = {
-            name: Evidence(
+        today = sources(claim.module)
+        changed = sorted(module for module, _ in today.items() ^ found["sources"].items())
+        if changed:
+            raise ValueError(
+                f"{path} was measured by other code: {', '.join(dict.fromkeys(changed))} changed since; make it anew "
+                f"with `python -m theory --only {name} --budget {found['budget']['name']} --output {directory}`"
+            )
+        for key, unit in found["units"].items():
+            control = "" if key == "claim" else key
+            evidence[Unit(name, control)] = Evidence(
                 tuple(Item(**item) for item in unit["items"]),
                 tuple(Curve(**curve) for curve in unit["curves"]),
-                found["latex"] if not name else "",
+                "" if control else found["latex"],
             )
-            for name, unit in units.items()
-        }
-        verdict = Verdict(
-            replace(claim, text=found["text"]),
-            {name: unit["outcome"] for name, unit in units.items()},
-            evidence,
-            {name: unit["seconds"] for name, unit in units.items()},
-        )
-        without_origin = record(verdict)
-        origin = {key: value for key, value in found.items() if key not in without_origin}
+            seconds[Unit(name, control)] = unit["seconds"]
+    verdicts = []
+    for verdict in decide(every, evidence, seconds):
+        anew = record(verdict)
+        origin = {key: value for key, value in records[verdict.claim.id].items() if key not in anew}
         verdicts.append(replace(verdict, origin=origin))
     return verdicts
 

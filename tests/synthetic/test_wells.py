@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 import synthetic
 from sharp_maml import meta_gradient
@@ -31,6 +32,7 @@ from tests.synthetic.families import (
     relative_error,
     root_mean_square,
     seeded,
+    tensors,
 )
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -154,13 +156,48 @@ def test_lowest_is_a_lower_bound_and_close(is_rotated, beta):
     family = wells(12, dim=2, is_rotated=is_rotated, A=1.2)
     line = torch.linspace(0, 2 * math.pi, 200, dtype=torch.float64)
     found = found_minimum(family, turned_back(family, torch.cartesian_prod(line, line)), beta)
-    assert 0 <= found - family.lowest(beta) <= 1e-4
+    assert 0 <= found - family.lowest(beta) <= 1e-3
 
 
 @BOTH
 def test_draw_is_a_pure_function_of_the_seed_and_independent_between_tasks_and_halves(is_rotated):
     assert_draw_is_pure(noisy(13, is_rotated=is_rotated))
     assert_slopes_are_independent(noisy(13, is_rotated=is_rotated))
+
+
+@BOTH
+def test_instances_side_by_side_are_as_many_families(is_rotated):
+    generator = seeded(14)
+    a, c = 2 * normal(generator, 2, 3, 4, 2)  # M = 3, S = 4, d = 2
+    rotation = orthogonal(generator, 2, 2) if is_rotated else None
+    together = Wells(a, c, A=1.3, zeta=0.7, sA=0.4, xi=0.9, rotation=rotation)
+    x, beta = normal(generator, 5, 4, 2), torch.rand(5, 1, generator=generator, dtype=torch.float64)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(together.meta_loss(leaf, beta).sum(), leaf)
+    torch.testing.assert_close(together.meta_gradient(x, beta), gradient, rtol=1e-10, atol=1e-12)
+    assert (together.tasks, together.dim, together.meta_loss(x[0, 0], 0.3).shape) == (3, 2, (4,))
+    drawn = together.draw(seeded(15), 4)
+    for s in range(4):
+        alone = replace(together, support_centres=a[:, s], query_centres=c[:, s])
+        torch.testing.assert_close(together.meta_loss(x, beta)[:, s], alone.meta_loss(x[:, s], beta[:, 0]))
+        torch.testing.assert_close(together.meta_gradient(x, beta)[:, s], alone.meta_gradient(x[:, s], beta[:, 0]))
+        torch.testing.assert_close(together.meta_loss(x[0, 0], 0.3)[s], alone.meta_loss(x[0, 0], 0.3))
+        torch.testing.assert_close(together.lowest(0.3)[s], alone.lowest(0.3))
+        assert all(map(torch.equal, tensors(lane(drawn, s)), tensors(lane(alone.draw(seeded(15), 4), s))))
+
+
+def test_heavy_noise_is_students_t_with_the_stated_standard_deviations():
+    """A coordinate, over its standard deviation, is t with 5 degrees of freedom times sqrt(3/5)."""
+    n, dim = 40_000, 3
+    family = replace(noisy(16, is_rotated=False), heavy=torch.arange(n) % 2 == 1)
+    for episode in family.draw(seeded(17), n):
+        for half, deviation in ((episode.support, family.zeta), (episode.query, family.xi)):
+            slopes = half.inputs[:, 1] / (deviation / dim**0.5)
+            assert root_mean_square(half.inputs[1::2, 1]) == pytest.approx(deviation, rel=0.03)
+            assert stats.kstest(slopes[1::2, 0] * (5 / 3) ** 0.5, "t", (5,)).pvalue > 1e-4
+            assert stats.kstest(slopes[1::2, 0], "norm").pvalue < 1e-4
+            assert stats.kstest(slopes[::2, 0], "norm").pvalue > 1e-4
+    assert_draw_is_pure(replace(family, heavy=torch.ones(6, dtype=torch.bool)))
 
 
 @given(SEEDS, st.booleans())

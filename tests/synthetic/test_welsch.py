@@ -58,6 +58,18 @@ def test_the_population_risk_is_the_mean_over_fresh_queries() -> None:
     assert bool(((sampled.mean(1) - found).abs() < 5 * error).all())
 
 
+def test_data_sets_with_tasks_of_their_own_are_as_many_families() -> None:
+    own = Welsch.drawn(seeded(7), 3, tasks=2, dim=2, tau=1.0, sigma=0.7)
+    supports = torch.stack([own.draw(seeded(seed), 5) for seed in (8, 9)])
+    x = normal(seeded(10), 3, 2)
+    found = own.population(x, supports, 0.5)
+    assert (own.tasks, own.dim, supports.shape) == (2, 2, (2, 3, 2, 5, 2))
+    for one, centres, of_data_set, at in zip(found, own.centres, supports.unbind(1), x, strict=True):
+        torch.testing.assert_close(one, Welsch(centres, 0.7).population(at, of_data_set, 0.5))
+    many = own.draw(seeded(11), 20_000)
+    assert bool(((many.mean(-2) - own.centres).abs() < 5 * 0.7 / math.sqrt(20_000)).all())
+
+
 def test_the_constants_are_attained() -> None:
     r = torch.linspace(0, 6, 60_001, dtype=torch.float64)
     decay = (-(r**2) / 2).exp()
@@ -88,9 +100,9 @@ def test_without_spread_the_samples_are_the_centres() -> None:
 @pytest.mark.parametrize(
     ("centres", "sigma", "message"),
     [
-        (torch.zeros(3), 1.0, r"centres must be M x d and finite, got shape \(3,\)"),
+        (torch.zeros(3), 1.0, r"centres must be M x d or R x M x d, and finite, got shape \(3,\)"),
         (torch.zeros(0, 2), 1.0, "centres must be M x d"),
-        (torch.full((1, 2), math.nan), 1.0, "centres must be M x d and finite"),
+        (torch.full((1, 2), math.nan), 1.0, "centres must be M x d or R x M x d, and finite"),
         (torch.zeros(1, 2), -1.0, "sigma must be at least 0 and finite, got -1.0"),
         (torch.zeros(1, 2), math.inf, "sigma must be at least 0 and finite"),
     ],

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from synthetic import Constants
 from theory import bounds
 from theory.bounds import evaluate
+from theory.claims.rate import MAML, START, WELLS, Reading
+from theory.claims.rate.bound import bound, full
+from theory.runner import Power
 
 positive = st.floats(0.01, 3)
 constants = st.builds(Constants, *[positive] * 7)
@@ -69,3 +72,9 @@ def test_without_perturbations_the_variants_have_mamls_bound(c) -> None:
 def test_a_missing_value_is_named() -> None:
     with pytest.raises(ValueError, match=r"must be given"):
         evaluate(bounds.variance_fresh, Constants(1, 1, 1, 1, 1, 1, 1))
+
+
+def test_a_step_beyond_the_theorem_is_refused() -> None:
+    reading = Reading(WELLS, START, (MAML.but("long", eta=Power(1.0, 0.0)),))
+    with pytest.raises(ValueError, match=r"eta = 1.0 exceeds 1/L_F at T = 64"):
+        bound(reading, 0, 0, 64, full)

@@ -16,6 +16,7 @@ from theory.__main__ import listing, main, outcomes
 from theory.calibration import headline
 from theory.claim import BUDGETS, SMOKE, registry
 from theory.report import report
+from theory.sources import sources
 
 QUICK = ["--only", "rate_algebra", "--jobs", "1", "--budget", "smoke"]
 
@@ -71,6 +72,7 @@ def test_a_report_of_records_of_two_commits_names_both(written, tmp_path) -> Non
     for name, commit in {"rate_algebra": "abc", "rate_bound": "def"}.items():
         units = dict.fromkeys(("claim", *registry()[name].controls), record["units"]["claim"])
         one = {**record, "id": name, "commit": commit, "dirty": commit == "def", "units": units}
+        one["sources"] = sources(registry()[name].module)
         (tmp_path / "records" / f"{name}.json").write_text(json.dumps(one))
     text = report(verdicts.read(tmp_path))
     assert "1 of them: commit abc; " in text
@@ -84,6 +86,39 @@ def test_records_that_are_missing_or_of_another_claim_are_refused(tmp_path, caps
     (tmp_path / "records/rate_algebra.json").write_text(json.dumps({"schema": verdicts.SCHEMA, "units": {"claim": {}}}))
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "not a record of a claim as it is now" in capsys.readouterr().err
+
+
+def test_a_record_that_was_measured_by_other_code_is_refused(written, tmp_path, capsys) -> None:
+    place, _ = written
+    (tmp_path / "records").mkdir()
+    record = json.loads((place / "records/rate_algebra.json").read_text())
+    assert record["sources"] == sources("theory.claims.rate.algebra")
+    record["sources"]["theory.bounds"] = "0" * 16
+    (tmp_path / "records/rate_algebra.json").write_text(json.dumps(record))
+    assert main(["--redraw", "--output", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "was measured by other code: theory.bounds changed since" in error
+    assert "`python -m theory --only rate_algebra --budget smoke" in error
+
+
+def test_redrawn_records_have_the_text_of_today_and_are_decided_together(written, tmp_path) -> None:
+    place, _ = written
+    shutil.copytree(place / "records", tmp_path / "records")
+    path = tmp_path / "records/rate_algebra.json"
+    record = json.loads(path.read_text())
+    old = {**record, "text": {**record["text"], "Why": "earlier words"}, "passed": False}
+    path.write_text(json.dumps(old))
+    assert main(["--redraw", "--output", str(tmp_path)]) == 0
+    assert json.loads(path.read_text()) == record
+
+
+def test_the_tracked_report_is_that_of_the_tracked_records_which_are_those_of_the_code(tmp_path) -> None:
+    tracked = verdicts.read(verdicts.TRACKED)
+    assert [verdict.claim.id for verdict in tracked] == list(registry())
+    for verdict in tracked:
+        path = verdicts.write(verdict, tmp_path)
+        assert path.read_text() == (verdicts.TRACKED / "records" / path.name).read_text()
+    assert report(tracked) == (verdicts.TRACKED / "REPORT.md").read_text()
 
 
 def test_it_lists_the_claims(capsys) -> None:

@@ -1,83 +1,134 @@
-"""The core broken on purpose: which claims notice, and what the theorem cannot see.
+"""The mutants: a list that fits the sources and its record, and what the theorem cannot see.
 
-Each mutant is refuted by the claim named with it. What the theorem cannot see, because it holds for any perturbation in
-the ball, is listed as such and is noticed by a closed form instead.
+What the theorem cannot see, because it holds for any perturbation in the ball, is noticed by a closed form instead.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
 
 import sharp_maml
-from sharp_maml import meta
 from sharp_maml.ascent import along_gradient
-from synthetic import Wells
+from tests.theory import mutants
+from tests.theory.mistakes import MUTANTS, Mutant
+from tests.theory.mutants import ROOT, kept, main, page
 from theory import runner
-from theory.claim import Budget, Unit, decide, registry
-from theory.claims import rate
+from theory.claim import SMOKE, Unit, decide, registry
 from theory.claims.rate import pieces
-
-pytestmark = pytest.mark.theory
-
-SMALL = Budget("small", 10, 16, 4)
+from theory.verdicts import TRACKED
 
 
-@pytest.fixture(autouse=True)
-def _nothing_remembered():
-    """Claims keep runs that they share; a mutant's must not be kept, nor another's be used."""
-
-    _forget()
-    yield
-    _forget()
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_mutant_is_one_fragment_that_still_compiles(mutant: Mutant) -> None:
+    compile(mutant.mutated((ROOT / mutant.file).read_text(encoding="utf-8")), mutant.file, "exec")
+    assert mutant.new != mutant.old
+    assert mutant.test or mutant.claim in registry()
 
 
-def _forget() -> None:
-    for module in (pieces, rate):
-        for thing in vars(module).values():
-            if hasattr(thing, "cache_clear"):
-                thing.cache_clear()
+def test_the_tracked_record_is_of_these_mutants_and_all_are_caught() -> None:
+    entries = json.loads((TRACKED / "mutants.json").read_text(encoding="utf-8"))["mutants"]
+    assert [entry["name"] for entry in entries] == [mutant.name for mutant in MUTANTS]
+    assert list(kept(TRACKED / "mutants.json")) == [mutant.name for mutant in MUTANTS]
+    assert all(entry["caught"] and not entry["dirty"] for entry in entries)
+    assert (TRACKED / "MUTANTS.md").read_text(encoding="utf-8") == page(entries)
+
+
+def test_a_fragment_that_has_moved_is_named() -> None:
+    with pytest.raises(ValueError, match=r"gone: the fragment occurs 0 times in a\.py, not once"):
+        Mutant("gone", "a.py", "x + 1", "x").mutated("x - 1")
+
+
+HESSIAN = ["the Hessian product is left out of the meta-gradient", "the Hessian product is added"]
+RIGHT, CAUGHT = {"test": "passed", "rate_pieces": "as expected"}, {"test": "failed", "rate_pieces": "refuted"}
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """What catchers say, in turn, in place of running them; and another commit."""
+    answers: list[dict[str, str]] = []
+    monkeypatch.setattr(mutants, "asked", lambda *_: (answers.pop(0), 1.0))
+    # what is being worked on may have uncommitted changes
+    monkeypatch.setattr(mutants, "provenance", lambda: {"commit": "c" * 40, "dirty": False})
+    return answers
+
+
+def test_a_run_goes_on_where_it_was_cut_off(said, tmp_path, capsys) -> None:
+    said += [RIGHT, CAUGHT, RIGHT, CAUGHT]
+    for names in (HESSIAN[1:], HESSIAN, HESSIAN):
+        assert main(["--only", *names, "--output", str(tmp_path)]) == 0
+    assert not said  # each was asked once
+    assert "2 of 2 caught" in capsys.readouterr().out
+    entries = json.loads((tmp_path / "mutants.json").read_text())["mutants"]
+    assert [entry["name"] for entry in entries] == HESSIAN
+    assert f"2 of them: commit {'c' * 40}" in (tmp_path / "MUTANTS.md").read_text()
+
+
+def test_what_was_found_at_another_commit_or_of_another_mutant_is_measured_anew(said, tmp_path) -> None:
+    path = tmp_path / "mutants.json"
+    for change in ({}, {"commit": "d" * 40}, {"dirty": True}, {"new": "pass"}):
+        if change:
+            entry = json.loads(path.read_text())["mutants"][0]
+            path.write_text(json.dumps({"mutants": [{**entry, **change}]}))
+        said += [RIGHT, CAUGHT]
+        assert main(["--only", HESSIAN[0], "--output", str(tmp_path)]) == 0
+        assert not said
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{**CAUGHT, "test": "passed"}, {**CAUGHT, "rate_pieces": "undecided"}, {"process": "no answer"}],
+    ids=str,
+)
+def test_a_mutant_that_something_lets_pass_is_told(said, tmp_path, capsys, answer) -> None:
+    said += [RIGHT, answer]
+    assert main(["--only", HESSIAN[1], "--output", str(tmp_path)]) == 1
+    assert f"not caught by all that is named: {HESSIAN[1]}" in capsys.readouterr().out
+
+
+def test_catchers_that_fail_without_a_mistake_are_told(said, tmp_path, capsys) -> None:
+    said += [CAUGHT]
+    assert main(["--only", HESSIAN[1], "--output", str(tmp_path)]) == 2
+    assert "without a mistake not everything passes: {'test': 'failed'" in capsys.readouterr().err
+    assert main(["--only", "nothing", "--output", str(tmp_path)]) == 2
+    assert "no mutant matches nothing" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_mutants_from_end_to_end(tmp_path) -> None:
+    names = ["s without sqrt d", "the ascent descends"]
+    assert main(["--only", *names, "--output", str(tmp_path)]) == 0
+    entries = json.loads((tmp_path / "mutants.json").read_text())["mutants"]
+    assert {entry["name"]: entry["said"] for entry in entries} == {
+        names[0]: {"test": "failed", "generalization_ball": "refuted"},
+        names[1]: {"test": "failed"},
+    }
+
+
+@pytest.mark.slow
+def test_a_change_that_is_no_mistake_is_not_caught(monkeypatch, tmp_path, capsys) -> None:
+    (one,) = [mutant for mutant in MUTANTS if mutant.name == "s without sqrt d"]
+    monkeypatch.setattr(mutants, "MUTANTS", [replace(one, new=f"({one.old})")])
+    assert main(["--output", str(tmp_path)]) == 1
+    assert "test passed, generalization_ball as expected" in capsys.readouterr().out
 
 
 def outcome(name: str) -> str:
     claim = replace(registry()[name], controls={})
     unit = Unit(name, "")
-    (verdict,) = decide({name: claim}, {unit: claim.measure(SMALL, 0)}, {unit: 0.0})
+    (verdict,) = decide({name: claim}, {unit: claim.measure(SMOKE, 0)}, {unit: 0.0})
     return verdict.outcome
-
-
-def summed(monkeypatch) -> None:
-    of = meta.mean
-
-    def broken(trees):
-        trees = list(trees)
-        return {name: len(trees) * value for name, value in of(trees).items()}
-
-    monkeypatch.setattr(meta, "mean", broken)
-
-
-def without_hessian(monkeypatch) -> None:
-    of = meta.gradient_and_product
-
-    def broken(*arguments):
-        grad, product = of(*arguments)
-        return grad, lambda v: {name: 0 * value for name, value in product(v).items()}
-
-    monkeypatch.setattr(meta, "gradient_and_product", broken)
 
 
 def _with_settings(monkeypatch, change) -> None:
     of = sharp_maml.meta_gradient
     for module in (pieces, runner):
         monkeypatch.setattr(module, "meta_gradient", lambda *a, **settings: of(*a, **change(settings)))
-
-
-def unscaled(monkeypatch) -> None:
-    """eps = alpha g in place of alpha g / |g|."""
-    broken = lambda grad: (dict(grad), along_gradient(grad)[1])  # noqa: E731
-    _with_settings(monkeypatch, lambda settings: {**settings, "direction": broken})
+    monkeypatch.setattr(pieces, "gradients", cache(pieces.gradients.__wrapped__))
 
 
 def wrong_sign(monkeypatch) -> None:
@@ -86,41 +137,11 @@ def wrong_sign(monkeypatch) -> None:
     _with_settings(monkeypatch, lambda settings: {**settings, "direction": broken})
 
 
-def beta_doubled(monkeypatch) -> None:
-    _with_settings(monkeypatch, lambda settings: {**settings, "beta_low": 2 * settings["beta_low"]})
-
-
 def eps_recomputed(monkeypatch) -> None:
     _with_settings(monkeypatch, lambda settings: {**settings, "perturbation": "recomputed"})
 
 
-def noisier(monkeypatch) -> None:
-    """Query noise of twice the variance that the family states."""
-    of = Wells.draw
-
-    def draw(self, generator, n):
-        return of(replace(self, xi=2**0.5 * self.xi), generator, n)
-
-    monkeypatch.setattr(Wells, "draw", draw)
-
-
-SEEN = [
-    (summed, "rate_constant"),
-    (without_hessian, "rate_pieces"),
-    (unscaled, "rate_pieces"),
-    (beta_doubled, "rate_pieces"),
-    (noisier, "rate_constant"),
-]
-
-
-@pytest.mark.parametrize(("mutant", "name"), SEEN, ids=lambda value: getattr(value, "__name__", value))
-def test_a_claim_refutes_the_mutant(mutant, name, monkeypatch) -> None:
-    assert outcome(name) in ("supported", "inconclusive")  # the second with the small budget of this test
-    _forget()
-    mutant(monkeypatch)
-    assert outcome(name) == "refuted"
-
-
+@pytest.mark.theory
 @pytest.mark.parametrize("mutant", [wrong_sign, eps_recomputed], ids=lambda mutant: mutant.__name__)
 def test_the_theorem_cannot_see_which_perturbation_in_the_ball_it_is(mutant, monkeypatch) -> None:
     mutant(monkeypatch)

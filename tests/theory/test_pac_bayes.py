@@ -64,28 +64,31 @@ def test_the_mass_outside_the_ball_is_at_most_one_over_the_root_of_the_number(di
 
 
 def test_the_exponential_moment_that_the_theorem_rests_on() -> None:
-    """E exp(2 (N - 1) (mean - p)^2) <= sqrt N for a mean of N coins: summed exactly."""
+    """E exp(2 (N - 1) (mean - p)^2) for a mean of N coins, summed exactly; p_0 delta exp(2 (N - 1) root^2) is more."""
     from scipy.stats import binom
 
     for number in (2, 10, 100):
+        root = value(pac_bayes.complexity, C=1.0, d=1, x_norm=0.0, s=1.0, N=number, delta=0.05, j=0.0)
+        allowed = 6 / math.pi**2 * 0.05 * math.exp(2 * (number - 1) * root**2)
         for p in (0.1, 0.5, 0.8):
             k = np.arange(number + 1)
             moment = (binom.pmf(k, number, p) * np.exp(2 * (number - 1) * (k / number - p) ** 2)).sum()
-            assert moment <= math.sqrt(number)
+            assert moment <= allowed
 
 
 def test_the_exponential_moment_of_the_kl_form() -> None:
-    """E exp(N kl(mean, p)) <= 2 sqrt N for a mean of N coins (Maurer): summed exactly."""
+    """E exp(N kl(mean, p)) for a mean of N coins, summed exactly (Maurer); p_0 delta exp(N radius) is more."""
     from scipy.stats import binom
 
     for number in (2, 10, 100):
         p = 0.3
         total = 0.0
+        radius = value(pac_bayes.kl_radius, d=1, x_norm=0.0, s=1.0, N=number, delta=0.05, j=0.0)
         for k in range(number + 1):
             q = k / number
             kl = sum(a * math.log(a / b) for a, b in ((q, p), (1 - q, 1 - p)) if a)
             total += binom.pmf(k, number, p) * math.exp(number * kl)
-        assert total <= 2 * math.sqrt(number)
+        assert total <= 6 / math.pi**2 * 0.05 * math.exp(number * radius)
 
 
 @settings(deadline=None, max_examples=300)

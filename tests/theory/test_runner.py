@@ -23,7 +23,7 @@ T = (3, 5, 12)
 
 def one_by_one(family, schedule, t, *, seeds, seed, ascent, perturbation="reused", update="mean", start=START):
     """The averages of one schedule at one horizon by a plain loop over seeds that calls the core without `vmap`."""
-    generator = torch.Generator().manual_seed(seed)
+    of_updates, of_ascents = (torch.Generator().manual_seed(one) for one in (seed, seed + 2**30))
     beta, eta = schedule.beta.at(t), schedule.eta.at(t) * (family.tasks if update == "sum" else 1)
     x, totals = [start.clone() for _ in range(seeds)], np.zeros(seeds)
 
@@ -31,8 +31,8 @@ def one_by_one(family, schedule, t, *, seeds, seed, ascent, perturbation="reused
         return [Episode(*(Batch(*(part[i] for part in batch)) for batch in episode)) for episode in episodes]
 
     for _ in range(t):
-        makers = family.draw(generator, seeds) if ascent == "fresh" else None
-        episodes = family.draw(generator, seeds)
+        makers = family.draw(of_ascents, seeds) if ascent == "fresh" else None
+        episodes = family.draw(of_updates, seeds)
         for i in range(seeds):
             totals[i] += float(family.meta_gradient(x[i], beta).square().sum())
             given = list(ascent) if not isinstance(ascent, str) else makers and of_seed(makers, i)
@@ -73,6 +73,16 @@ def test_lanes_may_start_in_different_places_and_be_told_where_to_point() -> Non
         for t, averages, start in zip(T, of_schedule, at, strict=True):
             expected = one_by_one(WELLS, schedule, t, seeds=2, seed=0, ascent=pointing, start=start)
             np.testing.assert_allclose(averages, expected, rtol=1e-10)
+
+
+def test_instances_side_by_side_are_run_as_they_are_alone() -> None:
+    generator = torch.Generator().manual_seed(2)
+    a, c = torch.randn((2, 2, 3, 2), generator=generator, dtype=torch.float64)  # M = 2, S = 3, d = 2
+    starts = torch.randn((4, 3, 3, 2), generator=generator, dtype=torch.float64)
+    found = run(Wells(a, c), SCHEDULES, T=T, start=starts, seeds=3, seed=0)
+    for s in range(3):
+        alone = run(Wells(a[:, s], c[:, s]), SCHEDULES, T=T, start=starts[:, :, s], seeds=1, seed=0)
+        np.testing.assert_allclose(found[..., s], alone[..., 0], rtol=1e-10)
 
 
 def test_a_run_on_quadratics_is_the_closed_form() -> None:

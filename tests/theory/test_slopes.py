@@ -64,6 +64,14 @@ def test_an_estimate_can_be_repeated_from_what_it_was_made_of() -> None:
         assert (moved.measured, moved.error) == pytest.approx(expected)
 
 
+def test_the_slopes_error_is_unbiased_for_few_seeds() -> None:
+    """The slope is linear in small noise, so that its error is that of a mean over three seeds."""
+    noise = 1e-6 * np.random.default_rng(4).normal(size=(len(T), 3))
+    item = slope("x", T, np.array(T)[:, None] ** -0.5 * (1 + noise), predicted=-0.5)
+    of_seed = np.polyfit(np.log(T), noise, 1)[0]
+    assert item.error == pytest.approx(of_seed.std(ddof=1) / np.sqrt(3), rel=0.05)
+
+
 def test_seeds_are_averaged_before_the_logarithm() -> None:
     rng = np.random.default_rng(0)
     heavy = rng.lognormal(sigma=np.linspace(0.1, 1, len(T))[:, None], size=(len(T), 4000))

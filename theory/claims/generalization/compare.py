@@ -73,8 +73,8 @@ def minimisers(setting: Setting, data: Data) -> tuple[float, float, float]:
 def one_basin(repeats: int, seed: int) -> Data:
     """Data sets with one basin: `repeats x M x n x 1` each."""
     generator = torch.Generator().manual_seed(seed)
-    family = ONE_BASIN.family
-    return family.draw(generator, ONE_BASIN.samples, repeats), family.draw(generator, ONE_BASIN.samples, repeats)
+    family = ONE_BASIN.draw(generator, repeats)
+    return family.draw(generator, ONE_BASIN.samples), family.draw(generator, ONE_BASIN.samples)
 
 
 def measure(budget: Budget, seed: int) -> Evidence:

@@ -10,9 +10,10 @@ Assumptions: those of the readings of `theory/pac_bayes.py`.
 Why: for fixed tasks all n M samples are independent; for random ones the M tasks are, and between them the risk
 varies whatever n is.
 
-Setting: fixed tasks: M = 8, n = 8 to 128, and n = 8, M = 8 to 128; slopes of log mean against log size by least
-squares, with standard errors of the means over data sets, of which the smallest size has four times and the next
-twice as many: they cost little and weigh much. A number is the exponent.
+Setting: every data set has tasks of its own, drawn for it alone, and the risk is that of these tasks. M = 8, n = 8 to
+128, and n = 8, M = 8 to 128; slopes of log mean against log size by least squares, with standard errors of the means
+over data sets, of which the smallest size has four times and the next twice as many: they cost little and weigh much. A
+number is the exponent.
 
 Controls: random tasks, tau = 1, sigma = 0.3, with the risk of a new task, over n.
 

@@ -25,6 +25,7 @@ import math
 import torch
 from torch import Tensor
 
+from synthetic import Welsch
 from theory.claim import Budget, Claim, Curve, Evidence, Item, Rule
 from theory.claims.generalization import Setting, data_sets, trained
 from theory.pac_bayes import value, width
@@ -33,10 +34,10 @@ from theory.perturbation import Risk, gaussian_risk
 SETTING = Setting()
 
 
-def risk() -> Risk:
-    """F(.; P) of the setting, over 5 support sets a task."""
-    family = SETTING.family
-    supports = family.draw(torch.Generator().manual_seed(0), SETTING.samples, 5)
+def risk(family: Welsch) -> Risk:
+    """F(.; P) of these tasks, over 5 support sets of each."""
+    generator = torch.Generator().manual_seed(0)
+    supports = torch.stack([family.draw(generator, SETTING.samples) for _ in range(5)])
     return lambda x: family.population(x, supports, SETTING.step)
 
 
@@ -46,20 +47,19 @@ def deviations() -> dict[str, float]:
     return {"s": float(value(width, alpha=SETTING.radius, d=SETTING.dim, N=number)), "alpha": SETTING.radius}
 
 
-def ratios(x: Tensor) -> dict[str, Tensor]:
+def ratios(population: Risk, x: Tensor) -> dict[str, Tensor]:
     """F / E F at points, for both deviations."""
-    population = risk()
     plain = population(x)
     return {name: plain / gaussian_risk(population, x, s) for name, s in deviations().items()}
 
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """The largest ratio at trained parameters; the mean ratio against the deviation."""
-    x = trained(SETTING, data_sets(budget), seed).x[: budget.instances]
-    found = ratios(x)
+    made = trained(SETTING, data_sets(budget), seed)
+    x, few = made.x[: budget.instances], made.x[:4]
+    found = ratios(risk(Welsch(made.family.centres[: len(x)], SETTING.sigma)), x)
     grid = [0.05 * k for k in range(1, 21)]
-    population = risk()
-    few = x[:4]
+    population = risk(Welsch(made.family.centres[: len(few)], SETTING.sigma))
     curve = [float((gaussian_risk(population, few, s)).mean()) for s in grid]
     return Evidence(
         tuple(
@@ -75,11 +75,12 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 def far(budget: Budget, seed: int) -> Evidence:
     """Points far from the tasks."""
-    centre = SETTING.family.centres.mean(0)
+    family = SETTING.draw(torch.Generator().manual_seed(seed))
     angles = torch.arange(8, dtype=torch.float64) * (math.pi / 4)
     circle = torch.stack([angles.cos(), angles.sin()], -1)
-    x = centre + torch.cat([4 * circle, 6 * circle])
-    return Evidence(tuple(Item(f"far, deviation {name}", float(of.max()), 1.0) for name, of in ratios(x).items()))
+    x = family.centres.mean(0) + torch.cat([4 * circle, 6 * circle])
+    found = ratios(risk(family), x)
+    return Evidence(tuple(Item(f"far, deviation {name}", float(of.max()), 1.0) for name, of in found.items()))
 
 
 CLAIM = Claim(

@@ -30,14 +30,25 @@ assumption, where the support samples have no noise (`rate_assumptions`, `rate_s
 L1 bounds I - beta H for all of them. Noise in the support samples asks Lq for the bias and L0 for the variance of every
 variant (`rate_pieces`). `rate_bound` assumes all, because its number for L_F is made of them.
 
+**Instances.** The claims look at named tasks, on which a figure can be understood, and at *drawn instances*: wells with
+(d, M) = (2, 50), (20, 5) and (100, 2), as many of each, 66 in all with the full budget and 51 with that of the tests.
+They are drawn by the base seed, so that another base seed has other instances, and each is run once. A centre is
+uniform in [-1/2, 1/2] in every coordinate, plus a part, likewise, that all tasks of the instance share; the start is 2
+in every coordinate. The noise of every other instance has Student's t distribution with 5 degrees of freedom, that of
+the rest is normal. Radii and support noise grow with sqrt d and query noise with sqrt(d M), so that a coordinate meets
+the same in all sizes. Where instances are pooled, the average of each is taken over the leading coefficient of its own
+bound, Delta/c2 + c2 Lq sq^2/(2M) with Delta of F_0, so that all weigh the same.
+
 **Settings** were chosen on seeds 0 to 9, so that beta_up <= 1/L_F at the smallest horizon, the start lies outside the
-minimum that the runs end in, and noise and perturbations are visible; recorded runs take other seeds.
+minimum that the runs end in, and noise and perturbations are visible; recorded runs take other seeds, and with them
+other instances than those on which anything was chosen.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -49,7 +60,7 @@ from torch import Tensor
 from sharp_maml import Episode
 from synthetic import Family, LogCosh, Opposed, Wells
 from theory.claim import Budget
-from theory.runner import Ascent, Power, Schedule, horizons, run, variants
+from theory.runner import OFF, Ascent, Power, Schedule, horizons, run, variants
 
 
 def _tensor(*rows: object) -> Tensor:
@@ -84,25 +95,34 @@ PRESCRIBED = variants(Schedule("prescribed"), alpha_up=Power(1.0, 0.5), alpha_lo
 """maml, up, low, both: beta_low = 0.5 / sqrt T, beta_up = 2 / sqrt T, alpha_up = 1 / sqrt T, alpha_low = 0.5."""
 
 MAML = PRESCRIBED[0]
+SGD = MAML.but("SGD on the query losses", beta=OFF)
+SLOW = MAML.but("T^(-1/4)", beta=Power(0.3, 0.25), alpha_up=Power(0.3, 0.25), alpha_low=Power(0.5, 0.0))
 
 
-@cache
-def regression() -> LogCosh:
-    """Three regression tasks in three dimensions with real minibatches of two."""
-    generator = torch.Generator().manual_seed(0)
-    return LogCosh.planted(generator, tasks=3, dim=3, samples=20, batch=2, spread=2.0)
+def apart(seed: int) -> torch.Generator:
+    """Where instances come from: not the numbers that are the noise of this base seed or of one near it."""
+    return torch.Generator().manual_seed(seed + 2**31)
+
+
+def regression(seed: int) -> LogCosh:
+    """Three regression tasks in three dimensions with real minibatches of two, drawn by the base seed."""
+    return LogCosh.planted(apart(seed), tasks=3, dim=3, samples=20, batch=2, spread=2.0)
 
 
 REGRESSION_START = torch.full((3,), 3.0, dtype=torch.float64)
 
 
 def directions(*rows: Sequence[float]) -> list[Episode]:
-    """Ascent episodes of the wells that make every perturbation of task m point along row m."""
+    """Ascent episodes of wells that make every perturbation of task m point along row m."""
     return [WELLS.pointing(_tensor(*row)) for row in rows]
 
 
-SAME_WAY = directions(*[(1.0, 1.0)] * 3)
-"""All perturbations point along (1, 1), whatever the gradients are."""
+def same_way(dim: int, tasks: int) -> list[Episode]:
+    """All perturbations point along (1, ..., 1), whatever the gradients are."""
+    return directions(*[(1.0,) * dim] * tasks)
+
+
+SAME_WAY = same_way(2, 3)
 
 OTHER_WAY = directions(*[(-1.0, -1.0)] * 3)
 """All perturbations point the opposite way."""
@@ -122,16 +142,27 @@ SMOOTH = Opposed(_tensor(1.0, -1.0), _tensor(0.0, 10.0), K=3.0, centre=2.0)
 
 
 def minimum(family: Family, start: Tensor, schedules: Sequence[Schedule], T: Sequence[int]) -> Tensor:
-    """The minimiser of F_T that gradient descent reaches from `start`, for every schedule and horizon, `C x H x d`."""
+    """The minimiser of F_T that gradient descent reaches from `start`, for every schedule and horizon.
+
+    It is `C x H x d`, or `C x H x S x d` for a family of S instances.
+    """
+    each = family.meta_loss(start, 0.0).shape
     beta = torch.tensor([[schedule.beta.at(t) for t in T] for schedule in schedules], dtype=torch.float64)
-    x = start.expand(*beta.shape, -1).clone()
+    x = start.expand(*beta.shape, *each, -1).clone()
+    beta = beta.view(*beta.shape, *[1] * len(each))
     for _ in range(4000):
-        x = x - 0.2 * family.meta_gradient(x, beta)
+        gradient = family.meta_gradient(x, beta)
+        if gradient.abs().max() < 1e-13:
+            break
+        x = x - 0.2 * gradient
     return x
 
 
 class Reading(NamedTuple):
-    """One way to read the algorithm: whose samples make the perturbations, mean or sum, detached or not."""
+    """One way to read the algorithm: whose samples make the perturbations, mean or sum, detached or not.
+
+    With `instances`, the family has so many side by side, each is run once, and `stream` is added to the base seed.
+    """
 
     family: Family
     start: Tensor
@@ -140,9 +171,11 @@ class Reading(NamedTuple):
     perturbation: Literal["reused", "differentiated"] = "reused"
     update: Literal["mean", "sum"] = "mean"
     octaves_less: int = 0
+    instances: int = 0
+    stream: int = 0
 
     def horizons(self, budget: Budget) -> tuple[int, ...]:
-        """T = 64, ..., to the budget's largest or an octave below, which is half of the work."""
+        """T = 64, ..., to the budget's largest or some octaves below, each of which is half of the work."""
         return horizons(budget.log2_horizon - self.octaves_less)
 
     @property
@@ -152,18 +185,72 @@ class Reading(NamedTuple):
 
 
 @cache
-def readings() -> dict[str, Reading]:
-    """The readings that the claims go through, by name."""
+def readings(seed: int) -> dict[str, Reading]:
+    """The readings that the claims go through on named tasks, by name."""
     smaller = tuple(schedule.but(schedule.name, eta=Power(1.0, 0.5)) for schedule in PRESCRIBED)
     return {
         "fresh samples": Reading(WELLS, START),
-        "fresh samples, rotated": Reading(ROTATED, START, octaves_less=1),
-        "shared minibatches": Reading(regression(), REGRESSION_START, ascent="shared"),
+        "fresh samples, rotated": Reading(ROTATED, START, octaves_less=2),
+        "shared minibatches": Reading(regression(seed), REGRESSION_START, ascent="shared", octaves_less=1),
         "sum over tasks": Reading(WELLS, START, schedules=smaller, update="sum", octaves_less=1),
         "differentiated perturbation": Reading(
             WELLS, START, ascent="shared", perturbation="differentiated", octaves_less=1
         ),
     }
+
+
+SIZES = ((2, 50), (20, 5), (100, 2))
+"""d and M of the drawn instances."""
+
+FAR_OUT = 2.0
+"""Every coordinate of x_0 of the drawn instances."""
+
+DRAWN = tuple(f"drawn, d = {dim}, M = {tasks}" for dim, tasks in SIZES)
+"""Names of their readings."""
+
+
+@cache
+def drawn(budget: Budget, seed: int) -> dict[str, Reading]:
+    """The drawn instances, those of one size side by side, by a name that says it."""
+    generator, found = apart(seed), {}
+    number = budget.seeds // len(SIZES) + 1
+    for i, (name, (dim, tasks)) in enumerate(zip(DRAWN, SIZES, strict=True), 1):
+        found[name] = Reading(
+            instances(generator, number, dim=dim, tasks=tasks),
+            torch.full((dim,), FAR_OUT, dtype=torch.float64),
+            grown((*PRESCRIBED, SGD, SLOW), dim),
+            octaves_less=2,
+            instances=number,
+            stream=i * 2**24,
+        )
+    return found
+
+
+def instances(generator: torch.Generator, number: int, *, dim: int, tasks: int) -> Wells:
+    """Random wells side by side: centres, and normal or heavy-tailed noise by turns, as the part's text has it."""
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(size, generator=generator, dtype=torch.float64) - 0.5
+
+    support, query = uniform(2, tasks, number, dim) + uniform(number, dim)
+    growth = dim / WELLS.dim
+    return replace(
+        WELLS,
+        support_centres=support,
+        query_centres=query,
+        zeta=math.sqrt(growth) * WELLS.zeta,
+        xi=math.sqrt(growth * tasks / WELLS.tasks) * WELLS.xi,
+        heavy=torch.arange(number) % 2 == 1,
+    )
+
+
+def grown(schedules: Sequence[Schedule], dim: int) -> tuple[Schedule, ...]:
+    """The schedules with radii for wells in d dimensions."""
+    growth = math.sqrt(dim / WELLS.dim)
+    return tuple(
+        one.but(one.name, alpha_up=one.alpha_up.times(growth), alpha_low=one.alpha_low.times(growth))
+        for one in schedules
+    )
 
 
 def measured(reading: Reading, budget: Budget, seed: int) -> NDArray[np.float64]:
@@ -173,8 +260,8 @@ def measured(reading: Reading, budget: Budget, seed: int) -> NDArray[np.float64]
         reading.schedules,
         T=reading.horizons(budget),
         start=reading.start,
-        seeds=budget.seeds,
-        seed=seed,
+        seeds=reading.instances or budget.seeds,
+        seed=seed + reading.stream,
         ascent=reading.ascent,
         perturbation=reading.perturbation,
         update=reading.update,
@@ -184,4 +271,45 @@ def measured(reading: Reading, budget: Budget, seed: int) -> NDArray[np.float64]
 @cache
 def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
     """The same of the reading of this name; kept."""
-    return measured(readings()[name], budget, seed)
+    return measured((readings(seed) | drawn(budget, seed))[name], budget, seed)
+
+
+@cache
+def lowest(family: Family, beta: float) -> Tensor | float:
+    """What the family certifies to be at most inf F; kept."""
+    return family.lowest(beta)
+
+
+def leading(family: Family, start: Tensor) -> NDArray[np.float64]:
+    """The leading coefficient of the bound, Delta/c2 + c2 Lq sq^2/(2M) with Delta of F_0, of each instance."""
+    c2, known = MAML.eta.c, family.constants
+    descent = family.meta_loss(start, 0.0) - lowest(family, 0.0)  # type: ignore[arg-type]
+    coefficients: NDArray[np.float64] = (descent / c2 + c2 / 2 * known.Lq * known.sq**2 / family.tasks).numpy()
+    return coefficients
+
+
+@cache
+def weights(budget: Budget, seed: int) -> NDArray[np.float64]:
+    """One over the leading coefficient of its own bound, for each drawn instance."""
+    return 1 / np.concatenate([leading(one.family, one.start) for one in drawn(budget, seed).values()])
+
+
+@cache
+def on_instances(
+    budget: Budget, seed: int, *, one_way: bool = False
+) -> tuple[tuple[int, ...], dict[str, NDArray[np.float64]]]:
+    """Horizons, and the averages on all drawn instances, weighed, `H x instances`, by the name of the schedule.
+
+    The schedules are those prescribed, SGD and SLOW; with all perturbations in the same direction `both` and SLOW.
+    """
+    readings = drawn(budget, seed)
+    found = [averages(name, budget, seed) for name in DRAWN]
+    schedules = (*PRESCRIBED, SGD, SLOW)
+    if one_way:
+        schedules = (PRESCRIBED[-1], SLOW)
+        found = [
+            measured(one._replace(schedules=grown(schedules, len(one.start)), ascent=same_way(*size)), budget, seed)
+            for one, size in zip(readings.values(), SIZES, strict=True)
+        ]
+    weighed = np.concatenate(found, -1) * weights(budget, seed)
+    return readings[DRAWN[0]].horizons(budget), dict(zip((one.name for one in schedules), weighed, strict=True))

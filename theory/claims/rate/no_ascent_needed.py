@@ -11,9 +11,10 @@ of them.
 
 Why: the bias b bounds the effect of any vector in the ball, and nothing else of the perturbation enters the proof.
 
-Setting: the wells, prescribed schedules, `both`, largest horizon; the ratio of the averages over paired seeds.
+Setting: the wells, prescribed schedules, largest horizon; and the drawn instances two octaves earlier, pooled as in
+`rate_slope`; the ratio of the averages over paired seeds.
 
-Controls: the same fixed direction with a radius that does not shrink.
+Controls: the same fixed direction with a radius that does not shrink, and is not much larger than the prescribed one.
 
 Limits: it says what the rate cannot show. Why the ascent direction should be preferred is not a question of the rate.
 """
@@ -26,12 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theory.claim import Budget, Claim, Curve, Evidence, Rule
-from theory.claims.rate import OTHER_WAY, PRESCRIBED, SAME_WAY, START, WELLS
+from theory.claims.rate import OTHER_WAY, PRESCRIBED, SAME_WAY, START, WELLS, on_instances
 from theory.runner import Power, horizons, run
 from theory.slopes import ratio
 
 UP, BOTH = PRESCRIBED[1], PRESCRIBED[3]
-LARGE = BOTH.but("alpha_up = 0.5", alpha_up=Power(0.5, 0.0))
+LARGE = BOTH.but("alpha_up = 0.06", alpha_up=Power(0.06, 0.0))
 
 
 @cache
@@ -45,15 +46,21 @@ def averages(budget: Budget, seed: int) -> tuple[tuple[int, ...], NDArray[np.flo
 
 
 def measure(budget: Budget, seed: int) -> Evidence:
-    """Ratio of the average with a fixed direction to that with the ascent direction."""
+    """Ratios of the average with a fixed direction to that with the ascent direction."""
     T, ascending, pointing = averages(budget, seed)
     named = {
         "up": (pointing[0], ascending[0]),
         "both": (pointing[1], ascending[1]),
         "both, opposite": (pointing[3], ascending[1]),
     }
+    earlier, along = on_instances(budget, seed)
+    _, one_way = on_instances(budget, seed, one_way=True)
+    last = (of[BOTH.name][-1] for of in (one_way, along))
     return Evidence(
-        tuple(ratio(f"{name}, T = {T[-1]}", one[-1], other[-1]) for name, (one, other) in named.items()),
+        (
+            *(ratio(f"{name}, T = {T[-1]}", one[-1], other[-1]) for name, (one, other) in named.items()),
+            ratio(f"drawn instances, both, T = {earlier[-1]}", *last),
+        ),
         (
             *(Curve(name, T, (one.mean(1) / other.mean(1)).tolist()) for name, (one, other) in named.items()),
             Curve("ascent direction", T, [1.0] * len(T), "predicted"),
@@ -73,5 +80,6 @@ CLAIM = Claim(
     measure=measure,
     controls={"constant radius": constant_radius},
     evidence="statistical",
+    shares="prescribed",
     axes=("T", "average, fixed / ascent direction"),
 )

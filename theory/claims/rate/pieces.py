@@ -3,7 +3,7 @@
 Statement: |Hess F| <= L_F = kappa^2 Lq + beta L2 L0. The expected meta-gradient differs from grad F by at most b =
 kappa Lq (kappa alpha_up + beta L1 alpha_low) + beta L2 L0 (alpha_up + alpha_low) + beta Lq sg sqrt(kappa^2 + beta^2
 sH^2). One task's meta-gradient has variance at most v = kappa^2 sq^2 + beta^2 (kappa Lq sg + sH L0)^2 + beta^2 sH^2
-sq^2.
+sq^2; without perturbations also at most the V of shared samples, where L1 is that of every sample.
 
 Source: derived here; the source assumes "F Lipschitz and smooth" instead, which is enough for the part of alpha_up only
 (`rate_assumptions`).
@@ -18,10 +18,10 @@ point by beta (noise), and is met by I - beta H~ of the same sample: Cauchy and 
 Setting: losses are sums of a well, a linear and a quadratic term (support) or a well, a linear and a Huber term
 (query); their coefficients carry the noise, which takes two values, so that expectations are exact sums. The cases:
 tight (l = 1 - cos x, q = 1 - cos(x - pi)); skew (a second harmonic); noisy (skew with noise in every coefficient);
-linear (q = x, where only L2 and sH act); and two where one sample gives gradient and Hessian, at a point where that
-matters. The meta-gradient is the core's; grad F is differentiated from its definition, without the core.
-Perturbations of both signs are made by ascent episodes whose gradients, of length 3, point where they are told; 720
-points a period.
+linear (q = x, where only L2 and sH act); and three where one sample gives gradient and Hessian, at a point where that
+matters: to the variance, to the bias, and to the query noise. The meta-gradient is the core's; grad F is differentiated
+from its definition, without the core. Perturbations of both signs are made by ascent episodes whose gradients, of
+length 3, point where they are told; 720 points a period.
 
 Controls: every term left out where it acts, (1 + beta L1/2)^2 in place of (1 + beta L1)^2 in L_F, and b and v as they
 would be if gradient and Hessian had samples of their own.
@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import product
 
@@ -162,6 +162,15 @@ CASES = (
     Case("linear", _linear, _heights, ((0.0, 1.0, 0.0),)),
     one_sample("one sample, variance", 1.0, centre=-0.9, betas=(0.05, 0.1)),
     one_sample("one sample, bias", 0.3, centre=0.0, betas=(1.0, 1.5)),
+    Case(
+        "one sample, query noise",
+        Constants(L0=0.0, L1=0.0, L2=0.0, Lq=0.0, sg=0.0, sH=1.0, sq=XI),
+        ((0.0, 0.0, 1.0), (0.0, 0.0, -1.0)),
+        ((0.0, -XI, 0.0), (0.0, XI, 0.0)),
+        betas=(0.5, 1.0),
+        radii=((0.0, 0.0),),
+        points=ORIGIN,
+    ),
 )
 
 
@@ -227,7 +236,12 @@ def measure(
             curves.append(Curve(f"its constant, {label}", case.betas, stated, "predicted"))
 
     for case in CASES:
-        if not case.name.startswith("one sample"):  # |F''| of a Huber loss is taken at its kinks too
+        if case.name.startswith("one sample"):
+            of_sample = replace(case, constants=replace(case.constants, L1=1.0))
+            off = {"alpha_up": 0.0, "alpha_low": 0.0}
+            shared, largest = bounds.variance_shared.subs(bounds.M, 1), partial(largest_variance, of_sample, **off)
+            compare(f"variance, {case.name}, shared", of_sample, shared, largest, shown=False, **off)
+        else:  # |F''| of a Huber loss is taken at its kinks too
             compare(f"|F''|, {case.name}", case, smoothness, partial(curvature, case), shown=case.name == "tight")
         for up, low in case.radii:
             radii = {"alpha_up": up, "alpha_low": low}
