@@ -283,7 +283,7 @@ def lowest(family: Family, beta: float) -> Tensor | float:
 def leading(family: Family, start: Tensor) -> NDArray[np.float64]:
     """The leading coefficient of the bound, Delta/c2 + c2 Lq sq^2/(2M) with Delta of F_0, of each instance."""
     c2, known = MAML.eta.c, family.constants
-    descent = family.meta_loss(start, 0.0) - lowest(family, 0.0)  # type: ignore[arg-type]
+    descent = family.meta_loss(start, 0.0) - lowest(family, 0.0)
     coefficients: NDArray[np.float64] = (descent / c2 + c2 / 2 * known.Lq * known.sq**2 / family.tasks).numpy()
     return coefficients
 

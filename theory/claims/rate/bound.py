@@ -115,7 +115,7 @@ def bound(reading: Reading, c: int, h: int, t: int, formula: Formula) -> NDArray
     inner, outer = schedule.beta.at(t), schedule.eta.at(t) * reading.step_factor
     if outer * evaluate(smoothness, constants, beta=inner) > 1:
         raise ValueError(f"eta = {outer} exceeds 1/L_F at T = {t}: the theorem does not speak of this run")
-    heights = reading.family.meta_loss(start, inner) - lowest(reading.family, inner)  # type: ignore[arg-type]
+    heights = reading.family.meta_loss(start, inner) - lowest(reading.family, inner)
     return np.array(
         [
             evaluate(
