@@ -38,11 +38,11 @@ from theory.verdicts import write_json
 
 MORE_SEEDS = 4
 """Times the budget's, in the pool that experiments are drawn from; data sets are many already."""
-PLACES = (0.0, 0.5, 0.8, 0.875, 0.95, 1.0, 1.05, 1.125, 1.25, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
+PLACES = (0.0, 0.25, 0.5, 0.65, 0.8, 0.875, 0.95, 1.0, 1.05, 1.125, 1.25, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
 """Planted truths, in half-widths from the middle of a region, to both sides of it."""
-SHARES = (0.5, 0.7, 0.8, 0.9, 0.94, 0.96, 0.98, 0.99, 1.0, 1.01, 1.02, 1 / 0.97, 1.05, 1.07, 1.1, 1.2, 1.5, 2.0)
+SHARES = (0.5, 0.7, 0.8, 0.9, 0.94, 0.96, 0.98, 0.99, 1.0, 1.01, 1.02, 1 / 0.97, 1.05, 1.07, 1.1, 1.2, 1.3, 1.5, 2.0)
 """Planted truths where a region has one edge, in units of it."""
-EDGE, INSIDE, OUTSIDE = (1.0,), (0.5,), (1.4, 1.07)
+EDGE, INSIDE, OUTSIDE = (1.0,), (0.5,), (1.4, 1.5)
 """Places of which the summary speaks; of the last, one is of regions and one of bounds."""
 ALPHAS = (0.05, 0.01, 0.001)
 """Levels at which the p-values are looked at."""
@@ -245,8 +245,9 @@ def shown(share: float, replications: int | None, level: float = 0.05) -> str:
 
 
 def at(found: Mapping[str, Any], *places: float) -> list[dict[str, Any]]:
-    """The points of a curve at places, on either side."""
-    return [point for place in places for point in found["curve"] if math.isclose(abs(point["place"]), place)]
+    """The points of a curve at places, on either side; 0 and 1 are no places of a share, which cannot lie beyond."""
+    points = [point for place in places for point in found["curve"] if math.isclose(abs(point["place"]), place)]
+    return [point for point in points if found["replications"] is not None or 0 < point["truth"] < 1]
 
 
 def too_small(record: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -278,7 +279,7 @@ def extreme(record: Mapping[str, Any], outcome: str, level: str, places: Sequenc
     ]
     if not points:
         return "1 (no claim)"
-    share, name, replications = (max if places == EDGE else min)(points)
+    share, name, replications = (max if places == EDGE else min)(points, key=lambda point: point[0])
     return f"{shown(share, replications, 0.05 / len(points))} (`{name}`)"
 
 
@@ -297,7 +298,9 @@ def headline(record: Mapping[str, Any]) -> str:
     ) + (
         "No p-value was small more often than it may be."
         if not wrong
-        else f"P-values are small more often than they may be in {', '.join(f'`{name}`' for name in wrong)}."
+        else "P-values are small more often than they may be: "
+        + "; ".join(f"`{name}` ({', '.join(of_name)})" for name, of_name in wrong.items())
+        + "."
     )
 
 

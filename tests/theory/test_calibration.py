@@ -12,8 +12,9 @@ from scipy import stats
 from sharp_maml import clopper_pearson
 from theory import calibration
 from theory.calibration import calibrate, headline, main, table, too_small
-from theory.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, Unit, decide
+from theory.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, Unit, decide, registry
 from theory.slopes import mean, slope
+from theory.verdicts import TRACKED
 
 BUDGET = Budget("small", 8, 24, 40)
 LEVELS = {"alone": LEVEL, "strictest": LEVEL / 20}
@@ -132,6 +133,15 @@ def test_record_figure_and_page_come_from_one_run(written) -> None:
     assert record["decisions"] == 12
     assert record["commit"]
     assert (written / "calibration.png").stat().st_size > 10_000
+
+
+def test_the_tracked_page_shows_the_tracked_record_and_redrawing_changes_nothing(written) -> None:
+    record = json.loads((TRACKED / "calibration.json").read_text())
+    assert (TRACKED / "CALIBRATION.md").read_text() == table(record)
+    assert set(record["claims"]) <= set(registry())
+    page = (written / "CALIBRATION.md").read_text()
+    assert main(["--redraw", "--output", str(written)]) == 0
+    assert (written / "CALIBRATION.md").read_text() == page
 
 
 def test_numbers_below_one_are_refused(capsys) -> None:
