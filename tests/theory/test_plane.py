@@ -9,7 +9,7 @@ from fractions import Fraction as Q
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import root
 
@@ -121,6 +121,7 @@ def test_one_sample_on_the_torus_in_closed_form() -> None:
 
 @settings(deadline=None, max_examples=8)
 @given(st.integers(-8, 8), st.integers(-8, 8))
+@example(4, 0)  # x1 at the seam
 def test_points_on_the_seam_are_counted_once(i, j) -> None:
     """Shifting t moves x1 by the shift and x2 by twice it; some shifts put points at pi, others on corners of boxes."""
     shift = Q(i) * Q(884279719003555, 281474976710656) / 8 + Q(j, 16)  # i times the float of pi, over 8
