@@ -19,7 +19,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from theory.claim import BUDGETS, SMOKE, Budget, Claim, Unit, Verdict, registry
+from theory.budgets import BUDGETS, SMOKE
+from theory.claim import Budget, Claim, Unit, Verdict, registry
 from theory.figures import draw
 from theory.report import report
 from theory.verdicts import judge, read, write

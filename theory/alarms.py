@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sharp_maml import clopper_pearson, provenance
-from theory.claim import BUDGETS, registry
+from theory.budgets import BUDGETS
+from theory.claim import registry
 from theory.verdicts import judge, write_json
 
 FIRST_SEED = 1000

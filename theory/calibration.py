@@ -33,7 +33,8 @@ from rich.console import Console
 from scipy.stats import binom
 
 from sharp_maml import clopper_pearson, provenance, write_atomically
-from theory.claim import BUDGETS, LEVEL, Budget, Claim, Evidence, Item, Rule, registry
+from theory.budgets import BUDGETS
+from theory.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, registry
 from theory.verdicts import write_json
 
 MORE_SEEDS = 4

@@ -55,10 +55,6 @@ class Budget:
     instances: int
 
 
-SMOKE, TEST, FULL = Budget("smoke", 8, 8, 4), Budget("test", 11, 48, 40), Budget("full", 14, 64, 500)
-BUDGETS = {budget.name: budget for budget in (SMOKE, TEST, FULL)}
-
-
 class Sample(NamedTuple):
     """What a noisy number was estimated from, so that the estimate can be repeated (`calibration.py`).
 

@@ -30,7 +30,8 @@ import pytest
 
 from sharp_maml import provenance, write_atomically
 from tests.theory.mistakes import MUTANTS, Mutant
-from theory.claim import BUDGETS, Budget, Claim, Unit, Verdict, decide, registry
+from theory.budgets import BUDGETS
+from theory.claim import Budget, Claim, Unit, Verdict, decide, registry
 from theory.verdicts import write_json
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import torch
 
 from sharp_maml import Episode, meta_gradient
 from synthetic import Welsch
-from theory.claim import SMOKE
+from theory.budgets import SMOKE
 from theory.claims.generalization import STEPS, compare
 from theory.claims.generalization import as_trained as claim
 

@@ -10,20 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from theory.claim import (
-    HEADINGS,
-    LEVEL,
-    TEST,
-    Claim,
-    Evidence,
-    Item,
-    Rule,
-    Unit,
-    decide,
-    load,
-    paragraphs,
-    registry,
-)
+from theory.budgets import TEST
+from theory.claim import HEADINGS, LEVEL, Claim, Evidence, Item, Rule, Unit, decide, load, paragraphs, registry
 
 BOUND = Rule("at most", below=math.inf, above=0.0)
 WITHIN = Rule("within 0.1", below=0.1, above=0.1)

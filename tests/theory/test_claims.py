@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from theory.__main__ import SEED
-from theory.claim import TEST, registry
+from theory.budgets import TEST
+from theory.claim import registry
 from theory.figures import draw
 from theory.report import report
 from theory.verdicts import judge

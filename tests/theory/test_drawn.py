@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from theory.claim import FULL, SMOKE, TEST
+from theory.budgets import FULL, SMOKE, TEST
 from theory.claims import generalization, rate
 from theory.runner import OFF
 

@@ -15,7 +15,7 @@ from scipy.stats import norm
 
 from sharp_maml import Batch, Episode, meta_gradient
 from theory import pac_bayes
-from theory.claim import SMOKE
+from theory.budgets import SMOKE
 from theory.claims.generalization import DELTA, carried_over, tail, terms
 from theory.instances import (
     SLOPE,

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from theory import verdicts
 from theory.__main__ import listing, main, outcomes
+from theory.budgets import BUDGETS, SMOKE
 from theory.calibration import headline
-from theory.claim import BUDGETS, SMOKE, registry
+from theory.claim import registry
 from theory.report import report
 from theory.sources import sources
 

@@ -18,7 +18,8 @@ from tests.theory import mutants
 from tests.theory.mistakes import MUTANTS, Mutant
 from tests.theory.mutants import ROOT, kept, main, page
 from theory import runner
-from theory.claim import SMOKE, Unit, decide, registry
+from theory.budgets import SMOKE
+from theory.claim import Unit, decide, registry
 from theory.claims.rate import pieces
 from theory.verdicts import TRACKED
 
