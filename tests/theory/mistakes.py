@@ -1,7 +1,7 @@
 """The mistakes that are seeded into the sources, each with those who must notice it.
 
-Where no claim is named none can see the mistake: the theorems hold for any perturbation in the ball, and of a bound
-that is too large, or of a rule of decision, a claim says nothing. Read next: `mutants.py`, which puts them in.
+Where no claim is named none is asked: the theorems hold for any perturbation in the ball, a bound that is too large
+makes no claim false, and rules, counts and tasks are for unit tests. Read next: `mutants.py`, which puts them in.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Mutant:
         old: A fragment that occurs there exactly once.
         new: What replaces it.
         test: The unit test that must fail; empty where none is asked.
-        claim: The claim that must be decided the wrong way, or a control of it; empty where none can see the mistake.
+        claim: The claim that must be decided the wrong way, or a control of it; empty where none is asked.
         budget: The claim's budget.
     """
 

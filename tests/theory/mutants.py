@@ -158,8 +158,8 @@ def page(entries: Sequence[dict[str, Any]]) -> str:
         f"for {claims}.",
         "",
         "A unit test catches a mistake by failing; a claim, when the claim or a control of it is decided the wrong "
-        "way. Where no claim is named none can see the mistake: the theorems hold for every perturbation in the ball, "
-        "and a bound that is too large, or constants of tasks that are far from them, make no claim false.",
+        "way. Where no claim is named none was asked: the theorems hold for every perturbation in the ball, a bound "
+        "that is too large makes no claim false, and rules, counts and tasks are for unit tests.",
         "",
         f"{'; '.join(f'{number} of them: {commit}' for commit, number in commits.items())}; "
         f"{sum(entry['seconds'] for entry in entries) / 60:.0f} CPU minutes. The fragments and what replaces them: "
