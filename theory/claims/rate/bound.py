@@ -25,10 +25,10 @@ one size, in units of their mean bound. From a distant start Delta is most of th
 Delta near 0: noise at the minimum of F_T; a fixed direction with constant radius there, without noise; and correlated
 noise: l = 0, q = x^2/2 + <xi, x>, alpha_up = 1, eta = 1, x_0 = 0, one sample for both.
 
-Controls: two thirds of the bound, in each reading with a distant start and on some drawn instances, must be exceeded,
-so that the bound says something (that none of its terms can be smaller is `rate_sharp`); the bound without V on noise
-at the minimum; without b on the fixed direction; and with the V of fresh samples on correlated noise, where the
-perturbation follows the noise.
+Controls: a share of the bound, 0.5 to 0.75 in the readings with a distant start and two thirds on some drawn
+instances, must be exceeded, so that the bound says something (that none of its terms can be smaller is `rate_sharp`);
+the bound without V on noise at the minimum; without b on the fixed direction; and with the V of fresh samples on
+correlated noise, where the perturbation follows the noise.
 
 Limits: how near an average comes to the bound is a property of the tasks. A bound that holds on these families is no
 proof for all; `rate_worst_case` covers the class of all smooth functions at small T. Of a drawn instance there is one
@@ -70,7 +70,8 @@ from theory.runner import Power, Schedule, horizons
 from theory.slopes import against_horizon, mean
 
 FIRST = "fresh samples"
-FAR = (FIRST, "fresh samples, rotated", "shared minibatches", "sum over tasks")
+FAR = {FIRST: 0.75, "fresh samples, rotated": 2 / 3, "shared minibatches": 0.5, "sum over tasks": 0.6}
+"""Readings with a distant start, and the share of the bound that their averages exceed."""
 NOISE, FIXED, CORRELATED = "noise at the minimum", "fixed direction at the minimum", "correlated noise"
 
 MORE_SEEDS = 4
@@ -172,9 +173,9 @@ def against(formula: Formula, *names: str) -> Measure:
     return lambda budget, seed: Evidence(tuple(item for name in names for item in items(name, budget, seed, formula)))
 
 
-def two_thirds(reading: Reading) -> sp.Expr:
-    """Two thirds of the bound."""
-    return full(reading) * 2 / 3
+def share(of: float) -> Formula:
+    """A share of the bound."""
+    return lambda reading: full(reading) * of
 
 
 LATEX = r"(2-\lambda)\,G^2 = 2(1-\lambda)\,b\,G + \frac{2\Delta}{\eta T} + \lambda\,(b^2+V),\quad\lambda=L_F\,\eta"
@@ -183,10 +184,8 @@ CLAIM = Claim(
     rule=Rule("every measured average is at most the bound", below=float("inf"), above=0.0),
     measure=measure,
     controls={
-        **{
-            f"two thirds of the bound, {name}": against(two_thirds, *of)
-            for name, of in {**{name: (name,) for name in FAR}, "drawn instances": DRAWN}.items()
-        },
+        **{f"{of:.2g} of the bound, {name}": against(share(of), name) for name, of in FAR.items()},
+        "0.67 of the bound, drawn instances": against(share(2 / 3), *DRAWN),
         "without V": against(lambda _: rate(sp.Integer(0)), NOISE),
         "without b": against(lambda _: stationarity(smoothness, sp.Integer(0), variance_fresh), FIXED),
         "V of fresh samples for shared ones": against(lambda _: rate(variance_fresh), CORRELATED),
