@@ -4,5 +4,5 @@ from __future__ import annotations
 
 from theory.claim import Budget
 
-SMOKE, TEST, FULL = Budget("smoke", 8, 8, 4), Budget("test", 11, 48, 40), Budget("full", 14, 64, 500)
+SMOKE, TEST, FULL = Budget("smoke", 9, 8, 4), Budget("test", 11, 48, 40), Budget("full", 14, 64, 500)
 BUDGETS = {budget.name: budget for budget in (SMOKE, TEST, FULL)}

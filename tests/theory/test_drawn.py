@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from theory.budgets import FULL, SMOKE, TEST
+from theory.budgets import BUDGETS, FULL, SMOKE, TEST
 from theory.claims import generalization, rate
 from theory.runner import OFF
 
@@ -68,3 +68,9 @@ def test_the_maximum_over_the_ball_is_looked_for_on_its_sphere(dim) -> None:
     assert sphere.shape == (generalization.DIRECTIONS, dim)
     torch.testing.assert_close(sphere.norm(dim=-1), torch.full((len(sphere),), 0.3, dtype=torch.float64))
     assert sphere.mean(0).norm() < 0.3 * 3 / len(sphere) ** 0.5
+
+
+def test_every_budget_has_two_horizons_of_every_reading_so_that_there_is_a_slope() -> None:
+    for budget in BUDGETS.values():
+        for reading in (rate.readings(3) | rate.drawn(budget, 3)).values():
+            assert len(reading.horizons(budget)) >= 2
