@@ -82,10 +82,9 @@ def explanation(output):
 
 def pip(log, *arguments):
     """Run the environment's pip; its output goes to a file. Python compiles what is imported, when it is."""
-    command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    done = subprocess.run(
-        [*command, "--no-compile", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    command = [str(VENV / "bin" / "python"), "-m", "pip", "install"]
+    options = ["--no-input", "--no-compile", "--disable-pip-version-check"]
+    done = subprocess.run([*command, *options, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with log.open("a") as file:
         file.write(done.stdout)
     if done.returncode:

@@ -39,11 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=SEED, help=f"base seed (default {SEED})")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--output", type=Path, default=Path("results/theory"), help="folder (default results/theory)")
-    parser.add_argument(
-        "--redraw",
-        action="store_true",
-        help="anew from the records in --output, without measuring",
-    )
+    parser.add_argument("--redraw", action="store_true", help="decide, draw and report the records in --output anew")
     parser.add_argument("--list", action="store_true", help="list the claims and stop")
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 100)
@@ -64,8 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.redraw:
         try:
-            path = publish(read(options.output), options.output)
-            console.print(f"{path}, from the records beside it")
+            console.print(f"{publish(read(options.output), options.output)}, from the records beside it")
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

@@ -35,7 +35,8 @@ from scipy.stats import binom
 from sharp_maml import clopper_pearson, provenance, write_atomically
 from theory.budgets import BUDGETS
 from theory.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, registry
-from theory.verdicts import write_json
+from theory.sources import sources
+from theory.verdicts import commit_of, write_json
 
 MORE_SEEDS = 4
 """Times the budget's, in the pool that experiments are drawn from; data sets are many already."""
@@ -317,7 +318,7 @@ def table(record: Mapping[str, Any]) -> str:
         second.removesuffix(" Read next: `alarms.py`."),
         "",
         f"Budget `{budget['name']}`; {record['replications']} repetitions; base seed {record['seed']}; "
-        f"commit {record['commit'] or 'unknown'}{' with uncommitted changes' if record['dirty'] else ''}. Levels: "
+        f"{commit_of(record)}. Levels: "
         f"{record['level']:g} alone; {record['strictest']:.2g} = {record['level']:g} / {record['decisions']} at Holm's "
         "strictest, for two decisions on each statistical claim and control. Intervals are Clopper's and Pearson's, 95 "
         "per cent. Places are in half-widths of the region from its middle, so that edges are at -1 and 1; where there "
@@ -454,7 +455,8 @@ def main(arguments: list[str] | None = None) -> int:
     levels = {"alone": LEVEL, "strictest": LEVEL / decisions}
     budget, found, origin = BUDGETS[options.budget], {}, provenance()  # the code may change meanwhile
     for name, claim in claims.items():
-        found[name] = calibrate(claim, budget, SEED, options.replications, levels)
+        code = sources(claim.module)
+        found[name] = {**calibrate(claim, budget, SEED, options.replications, levels), "sources": code}
         print(name, flush=True)
     publish(
         {

@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import groupby
+from typing import Any
 
 from theory.calibration import headline
 from theory.claim import LEVEL, Item, Verdict
-from theory.verdicts import TRACKED
+from theory.verdicts import TRACKED, commit_of
 
 HOW = (
     "Every claim has one rule, fixed beforehand, that looks at measured numbers beside predicted ones and wants "
@@ -69,21 +70,26 @@ def report(verdicts: Sequence[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _tracked(name: str) -> Any:
+    """A tracked record; None while it is made anew."""
+    path = TRACKED / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def _calibration() -> list[str]:
-    """What the tracked record of the calibration says, if there is one."""
-    path = TRACKED / "calibration.json"
-    if not path.exists():
+    """What the tracked record of the calibration says."""
+    record = _tracked("calibration.json")
+    if record is None:
         return []
-    found = headline(json.loads(path.read_text(encoding="utf-8")))
-    return [f"**How often the rules err.** {found} All of it: [calibration](CALIBRATION.md).", ""]
+    return [f"**How often the rules err.** {headline(record)} All of it: [calibration](CALIBRATION.md).", ""]
 
 
 def _mutants() -> list[str]:
-    """What the tracked record of the mutants says, if there is one."""
-    path = TRACKED / "mutants.json"
-    if not path.exists():
+    """What the tracked record of the mutants says."""
+    record = _tracked("mutants.json")
+    if record is None:
         return []
-    entries = json.loads(path.read_text(encoding="utf-8"))["mutants"]
+    entries = record["mutants"]
     caught = [entry for entry in entries if entry["caught"]]
     return [
         f"**What would be noticed.** Of {len(entries)} mistakes that were seeded into the sources, one at a time, "
@@ -96,8 +102,7 @@ def _mutants() -> list[str]:
 def _origins(verdicts: Sequence[Verdict]) -> str:
     """Which code measured the claims and where; how many each did if they were not measured together."""
     counts = Counter(
-        f"commit {found['commit'] or 'unknown'}{' with uncommitted changes' if found['dirty'] else ''}; "
-        f"{found['device']}, torch {found['torch']}"
+        f"{commit_of(found)}; {found['device']}, torch {found['torch']}"
         for found in (verdict.origin for verdict in verdicts)
     )
     return "; ".join(f"{number} of them: {text}" if len(counts) > 1 else text for text, number in counts.items())

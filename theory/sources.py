@@ -37,17 +37,18 @@ def sources(module: str) -> dict[str, str]:
 
 
 @cache
-def _path(module: str) -> Path | None:
-    """The file of a module of this repository."""
+def _text(module: str) -> str | None:
+    """The source of a module; None if it is not of this repository."""
     place = ROOT.joinpath(*module.split("."))
-    return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+    for path in (place.with_suffix(".py"), place / "__init__.py"):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    return None
 
 
 @cache
 def _tree(module: str) -> ast.Module:
-    path = _path(module)
-    assert path is not None
-    return ast.parse(path.read_bytes())
+    return ast.parse(_text(module) or "")
 
 
 @cache
@@ -56,18 +57,18 @@ def _imported(module: str) -> set[str]:
     found = set()
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if _path(alias.name)}
-        elif isinstance(node, ast.ImportFrom) and node.module and _path(node.module):
+            found |= {alias.name for alias in node.names if _text(alias.name) is not None}
+        elif isinstance(node, ast.ImportFrom) and node.module and _text(node.module) is not None:
             found |= {_home(node.module, alias.name) for alias in node.names}
     return found
 
 
 def _home(module: str, name: str) -> str:
     """The module that defines a name, which the given one may only hand on."""
-    if _path(f"{module}.{name}"):
+    if _text(f"{module}.{name}") is not None:
         return f"{module}.{name}"
     for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.ImportFrom) and node.module and _path(node.module):
+        if isinstance(node, ast.ImportFrom) and node.module and _text(node.module) is not None:
             for alias in node.names:
                 if name == (alias.asname or alias.name):
                     return _home(node.module, alias.name)
@@ -76,19 +77,18 @@ def _home(module: str, name: str) -> str:
 
 @cache
 def _digest(module: str) -> str:
-    path = _path(module)
-    assert path is not None
-    return hashlib.sha256("\n".join(_code(path.read_text(encoding="utf-8"))).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(_code(_text(module) or "")).encode()).hexdigest()[:16]
 
 
 def _code(text: str) -> Iterator[str]:
-    """The lines of a source text without docstrings and comments."""
+    """The lines of a source text without docstrings, those of constants too, and comments."""
     lines = text.splitlines()
     for node in ast.walk(ast.parse(text)):
-        for one in getattr(node, "body", []) if isinstance(getattr(node, "body", None), list) else []:
-            if isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant) and isinstance(one.value.value, str):
-                lines[one.lineno - 1 : one.end_lineno] = [""] * (one.end_lineno - one.lineno + 1)  # type: ignore[operator]
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            first, last = node.lineno - 1, node.end_lineno or node.lineno
+            lines[first:last] = [""] * (last - first)
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT and lines[token.start[0] - 1]:
-            lines[token.start[0] - 1] = lines[token.start[0] - 1][: token.start[1]]
+        row, column = token.start
+        if token.type == tokenize.COMMENT and lines[row - 1]:
+            lines[row - 1] = lines[row - 1][:column]
     return (line.rstrip() for line in lines if line.strip())

@@ -10,7 +10,7 @@ import json
 import math
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -55,6 +55,8 @@ def judge(
     """
     every = registry()
     claims = {name: every[name] for name in names}
+    common = {**provenance(), "budget": asdict(budget), "seed": seed}  # the files may change meanwhile
+    origins = {name: {**common, "sources": sources(claim.module)} for name, claim in claims.items()}
     groups: dict[str, list[str]] = {}
     for name, claim in claims.items():
         groups.setdefault(claim.shares or name, []).append(name)
@@ -80,11 +82,7 @@ def judge(
                 if process not in others:
                     process.terminate()  # it would go on for minutes
             raise
-    origin = {**provenance(), "budget": asdict(budget), "seed": seed}
-    return [
-        replace(verdict, origin={**origin, "sources": sources(verdict.claim.module)})
-        for verdict in decide(claims, evidence, seconds)
-    ]
+    return [replace(verdict, origin=origins[verdict.claim.id]) for verdict in decide(claims, evidence, seconds)]
 
 
 def record(verdict: Verdict) -> dict[str, Any]:
@@ -152,11 +150,10 @@ def read(directory: Path) -> list[Verdict]:
             raise ValueError(
                 f"{path} is not a record of a claim as it is now: remove it, or make it anew with `python -m theory`"
             )
-        today = sources(claim.module)
-        changed = sorted(module for module, _ in today.items() ^ found["sources"].items())
+        changed = {module for module, _ in sources(claim.module).items() ^ found["sources"].items()}
         if changed:
             raise ValueError(
-                f"{path} was measured by other code: {', '.join(dict.fromkeys(changed))} changed since; make it anew "
+                f"{path} was measured by other code: {', '.join(sorted(changed))} changed since; make it anew "
                 f"with `python -m theory --only {name} --budget {found['budget']['name']} --output {directory}`"
             )
         for key, unit in found["units"].items():
@@ -173,6 +170,11 @@ def read(directory: Path) -> list[Verdict]:
         origin = {key: value for key, value in records[verdict.claim.id].items() if key not in anew}
         verdicts.append(replace(verdict, origin=origin))
     return verdicts
+
+
+def commit_of(origin: Mapping[str, Any]) -> str:
+    """Which code measured something, in words."""
+    return f"commit {origin['commit'] or 'unknown'}{' with uncommitted changes' if origin['dirty'] else ''}"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from sharp_maml import provenance, write_atomically
 from tests.theory.mistakes import MUTANTS, Mutant
 from theory.budgets import BUDGETS
 from theory.claim import Budget, Claim, Unit, Verdict, decide, registry
-from theory.verdicts import write_json
+from theory.verdicts import commit_of, write_json
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("sharp_maml", "synthetic", "theory", "tests")
@@ -146,10 +146,7 @@ def catchers(mutants: Sequence[Mutant]) -> tuple[list[str], list[tuple[str, str]
 def page(entries: Sequence[dict[str, Any]]) -> str:
     """The entries of a record in markdown."""
     tests, claims = (sum(bool(entry[by]) for entry in entries) for by in ("test", "claim"))
-    commits = Counter(
-        f"commit {entry['commit'] or 'unknown'}{' with uncommitted changes' if entry['dirty'] else ''}"
-        for entry in entries
-    )
+    commits = Counter(map(commit_of, entries))
     lines = [
         "# Mutants",
         "",

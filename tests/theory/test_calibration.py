@@ -14,6 +14,7 @@ from theory import calibration
 from theory.calibration import calibrate, headline, main, table, too_small
 from theory.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, Unit, decide, registry
 from theory.slopes import mean, slope
+from theory.sources import sources
 from theory.verdicts import TRACKED
 
 BUDGET = Budget("small", 8, 24, 40)
@@ -135,10 +136,13 @@ def test_record_figure_and_page_come_from_one_run(written) -> None:
     assert (written / "calibration.png").stat().st_size > 10_000
 
 
-def test_the_tracked_page_shows_the_tracked_record_and_redrawing_changes_nothing(written) -> None:
+def test_the_tracked_page_shows_the_tracked_record_which_is_of_the_code_and_redrawing_changes_nothing(written) -> None:
     record = json.loads((TRACKED / "calibration.json").read_text())
     assert (TRACKED / "CALIBRATION.md").read_text() == table(record)
-    assert set(record["claims"]) <= set(registry())
+    statistical = {name: claim for name, claim in registry().items() if claim.evidence == "statistical"}
+    assert {name: found["sources"] for name, found in record["claims"].items()} == {
+        name: sources(claim.module) for name, claim in statistical.items()
+    }, "the record is of other code than today's: make calibration anew"
     page = (written / "CALIBRATION.md").read_text()
     assert main(["--redraw", "--output", str(written)]) == 0
     assert (written / "CALIBRATION.md").read_text() == page

@@ -19,6 +19,12 @@ FILES = {
 }
 
 
+def forget() -> None:
+    for function in vars(module).values():
+        if hasattr(function, "cache_clear"):
+            function.cache_clear()
+
+
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch):
     """Writes files of a made-up repository and forgets what was read before."""
@@ -28,17 +34,13 @@ def written(tmp_path: Path, monkeypatch):
             path = tmp_path / f"{name}.py"
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
-        for function in vars(module).values():
-            if hasattr(function, "cache_clear"):
-                function.cache_clear()
+        forget()
         return sources("claims")
 
     monkeypatch.setattr(module, "ROOT", tmp_path)
     yield write
     monkeypatch.undo()
-    for function in vars(module).values():
-        if hasattr(function, "cache_clear"):
-            function.cache_clear()
+    forget()
 
 
 def test_a_name_counts_where_it_is_defined(written) -> None:

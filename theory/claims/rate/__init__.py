@@ -41,7 +41,8 @@ bound, Delta/c2 + c2 Lq sq^2/(2M) with Delta of F_0, so that all weigh the same.
 
 **Settings** were chosen on seeds 0 to 9, so that beta_up <= 1/L_F at the smallest horizon, the start lies outside the
 minimum that the runs end in, and noise and perturbations are visible; recorded runs take other seeds, and with them
-other instances than those on which anything was chosen.
+other instances. One choice was made later, and is named where it stands: the shares of the bound in the controls of
+`rate_bound`.
 """
 
 from __future__ import annotations

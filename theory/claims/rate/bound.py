@@ -28,7 +28,8 @@ noise: l = 0, q = x^2/2 + <xi, x>, alpha_up = 1, eta = 1, x_0 = 0, one sample fo
 Controls: a share of the bound, 0.5 to 0.75 in the readings with a distant start and two thirds on some drawn
 instances, must be exceeded, so that the bound says something (that none of its terms can be smaller is `rate_sharp`);
 the bound without V on noise at the minimum; without b on the fixed direction; and with the V of fresh samples on
-correlated noise, where the perturbation follows the noise.
+correlated noise, where the perturbation follows the noise. The shares from 0.5 to 0.75 were chosen when averages had
+been seen, those of the recorded base seed at shorter horizons among them: how near they are to them is no finding.
 
 Limits: how near an average comes to the bound is a property of the tasks. A bound that holds on these families is no
 proof for all; `rate_worst_case` covers the class of all smooth functions at small T. Of a drawn instance there is one
