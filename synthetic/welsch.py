@@ -73,16 +73,18 @@ class Welsch:
         return self.centres.shape[-1]
 
     def draw(self, generator: torch.Generator, n: int, repeats: int = 1) -> Tensor:
-        """n samples of every task: `R x M x n x d`, R data sets with tasks of their own or `repeats` with the same."""
+        """n samples of every task: `R x M x n x d`, R data sets with tasks of their own or `repeats` with the same.
+
+        In memory a coordinate of all samples lies together, since d is small: sums over d are then of whole vectors.
+        """
         centres = self.centres if self.centres.dim() == 3 else self.centres.expand(repeats, -1, -1)
-        noise = torch.randn((*centres.shape[:2], n, self.dim), generator=generator, dtype=torch.float64)
-        return centres[:, :, None] + self.sigma * noise
+        noise = torch.randn((*centres.shape[:2], self.dim, n), generator=generator, dtype=torch.float64)
+        return centres[:, :, None] + self.sigma * noise.mT
 
     @staticmethod
-    def episodes(support: Tensor, query: Tensor) -> list[Episode]:
-        """Samples as episodes for the core, from two of `... x M x n x d`; the targets are empty."""
-        halves = [[Batch(of_task, of_task[..., :0]) for of_task in part.unbind(-3)] for part in (support, query)]
-        return [Episode(*pair) for pair in zip(*halves, strict=True)]
+    def episodes(support: Tensor, query: Tensor) -> Episode:
+        """Samples of all tasks, two of `M x n x d`, as one episode with the tasks first; the targets are empty."""
+        return Episode(*(Batch(samples, samples[..., :0]) for samples in (support, query)))
 
     @staticmethod
     def loss(params: Params, batch: Batch) -> Tensor:

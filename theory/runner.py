@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from sharp_maml import Episode, meta_gradient
 from synthetic import Family
@@ -138,8 +138,8 @@ def run(
             x, meta_gradients = x[:active], None
         n = len(x)
         for _ in range(done, horizon):
-            makers = family.draw(of_ascents, seeds) if ascent == "fresh" else None
-            arguments = (x, family.draw(of_updates, seeds), makers, beta[:n], up[:n], low[:n])
+            makers = _stacked(family.draw(of_ascents, seeds)) if ascent == "fresh" else None
+            arguments = (x, _stacked(family.draw(of_updates, seeds)), makers, beta[:n], up[:n], low[:n])
             if meta_gradients is None:
                 meta_gradients = traced(step, *arguments)
             sums[:active] += family.meta_gradient(x[:active], beta[:active, None]).square().sum(-1)
@@ -153,34 +153,41 @@ def run(
 
 def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, any_low: bool):  # type: ignore[no-untyped-def]
     """The core's meta-gradient over lanes x seeds. A radius that no lane has is the number 0: no ascent is made."""
+    fixed = None if isinstance(ascent, str) else _stacked(ascent)
 
     def one(x: Tensor, episodes, makers, beta, up, low) -> Tensor:  # type: ignore[no-untyped-def]
-        if not isinstance(ascent, str):
-            makers = list(ascent)
+        tasks_at_once = TasksAtOnce()
+        makers = makers or fixed
         return meta_gradient(
             family.loss,
             {"x": x},
-            episodes,
+            tasks_at_once.parts(episodes),
             beta_low=beta,
             alpha_low=low if any_low else 0.0,
             alpha_up=up if any_up else 0.0,
             query_loss=family.query_loss,
             perturbation=perturbation,  # type: ignore[arg-type]
-            ascent_episodes=makers,
+            ascent_episodes=makers and tasks_at_once.parts(makers),
             map_episodes=tasks_at_once,
         ).grad["x"]
 
     # tasks inside, then seeds, then lanes
-    over_seeds = torch.vmap(one, in_dims=(0, 0, 0 if ascent == "fresh" else None, None, None, None))
+    over_seeds = torch.vmap(one, in_dims=(0, 1, 1 if ascent == "fresh" else None, None, None, None))
     return torch.vmap(over_seeds, in_dims=(0, None, None, 0, 0, 0))
+
+
+def _stacked(episodes: Sequence[Episode]) -> Episode:
+    """Episodes of several tasks as one, whose tensors have the tasks as their first dimension."""
+    stacked: Episode = tree_map(lambda *of_tasks: torch.stack(of_tasks), *episodes)
+    return stacked
 
 
 def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """What `make_fx` records of a function of tensors, without what changes no number.
 
-    Gone are what is computed twice, what nobody reads, views that show all as it is, and the values of losses, of which
-    a gradient needs only the shape: half of the operations and of the time. Nothing may write into a tensor or draw a
-    random number.
+    Gone are what is computed twice, what nobody reads, views and powers that give back what they got, and the values of
+    losses, of which a gradient needs only the shape: half of the operations and of the time. Nothing may write into a
+    tensor or draw a random number.
     """
     module = make_fx(function)(*arguments)
     first: dict[str, Node] = {}
@@ -191,7 +198,9 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
             node.target, node.args, node.kwargs = aten.ones.default, (list(shape),), {"dtype": dtype}
         elif node.target is aten.view.default and of.target is aten.view.default:
             node.args = (of.args[0], node.args[1])
-        elif node.target is aten.permute.default and node.args[1] == sorted(node.args[1]):
+        elif (node.target is aten.permute.default and node.args[1] == sorted(node.args[1])) or (
+            node.target is aten.pow.Tensor_Scalar and node.args[1] == 1
+        ):
             node.replace_all_uses_with(of)
         same = first.setdefault(f"{node.target} {node.args} {node.kwargs}", node)
         if same is not node:
@@ -201,13 +210,46 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     return module
 
 
-def tasks_at_once(function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """`map` by one `vmap` over the items, whose tensors have the same shapes: fewer operations, the same numbers."""
-    flat, (structure, *_) = zip(*(tree_flatten(item) for item in items), strict=True)
-    stacked = [None if leaves[0] is None else torch.stack(leaves) for leaves in zip(*flat, strict=True)]
-    of_one = torch.vmap(
-        lambda *leaves: function(tree_unflatten(list(leaves), structure)),
-        in_dims=tuple(None if leaf is None else 0 for leaf in stacked),
-    )
-    results, structure = tree_flatten(of_one(*stacked))
-    return [tree_unflatten([leaf[i] for leaf in results], structure) for i in range(len(flat))]
+class TasksAtOnce:
+    """A `map_episodes` for one meta-gradient: one `vmap` over the tasks, fewer operations and the same numbers.
+
+    The tasks' tensors are stacked: those of `parts` are before, and those that the map itself has given stay so.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, ...], tuple[Sequence[object], Tensor]] = {}  # the parts, lest others get their ids
+
+    def parts(self, stacked: Episode) -> list[Episode]:
+        """What stands for the episode of each task in what the map goes over.
+
+        Args:
+            stacked: The episodes of M tasks, which are the first dimension of its tensors.
+
+        Returns:
+            M episodes, of placeholders: only the function that is mapped sees tensors.
+        """
+        leaves, structure = tree_flatten(stacked)
+        every = [[object() for _ in range(len(leaf))] for leaf in leaves]  # to go over it would take it apart
+        for parts, leaf in zip(every, leaves, strict=True):
+            self.known[tuple(map(id, parts))] = parts, leaf
+        return [tree_unflatten(list(parts), structure) for parts in zip(*every, strict=True)]
+
+    def __call__(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """`map(function, items)`."""
+        flat, (structure, *_) = zip(*(tree_flatten(item) for item in items), strict=True)
+        stacked = [None if leaves[0] is None else self._stack(leaves) for leaves in zip(*flat, strict=True)]
+        of_one = torch.vmap(
+            lambda *leaves: function(tree_unflatten(list(leaves), structure)),
+            in_dims=tuple(None if leaf is None else 0 for leaf in stacked),
+        )
+        results, structure = tree_flatten(of_one(*stacked))
+        return [tree_unflatten(list(parts), structure) for parts in zip(*map(self._unbind, results), strict=True)]
+
+    def _stack(self, parts: Sequence[Any]) -> Tensor:
+        ids = tuple(map(id, parts))
+        return self.known[ids][1] if ids in self.known else torch.stack(list(parts))
+
+    def _unbind(self, whole: Tensor) -> Sequence[Tensor]:
+        parts = whole.unbind()
+        self.known[tuple(map(id, parts))] = parts, whole
+        return parts

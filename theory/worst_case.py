@@ -14,9 +14,12 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PEPit import PEP, Expression, Point, null_point
-from PEPit.functions import SmoothFunction
-from PEPit.tools.expressions_to_matrices import expression_to_matrices
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of escape sequences in PEPit's docstrings, when Python compiles them
+    from PEPit import PEP, Expression, Point, null_point
+    from PEPit.functions import SmoothFunction
+    from PEPit.tools.expressions_to_matrices import expression_to_matrices
 
 RELATIVE_GAP = 1e-6
 _TOLERANCE = 1e-8

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._pytree import tree_map
 
 from sharp_maml import adapt, meta_loss
 from synthetic import Welsch
@@ -37,7 +39,8 @@ def test_closed_forms_are_those_of_the_core(seed, beta) -> None:
     generator = seeded(seed + 1)
     support, query = tasks.draw(generator, 6)[0], tasks.draw(generator, 4)[0]
     x = 2 * normal(generator, 2)
-    episodes = tasks.episodes(support, query)
+    together = tasks.episodes(support, query)
+    episodes = [tree_map(itemgetter(m), together) for m in range(tasks.tasks)]
     adapted = tasks.adapted(x, support, beta)
     for of_task, episode in zip(adapted, episodes, strict=True):
         found = adapt(tasks.loss, {"x": x}, episode.support, beta_low=beta)["x"]

@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from sharp_maml import Batch, Episode, meta_gradient
 from synthetic import LogCosh, Quadratic, Wells
-from theory.runner import OFF, Power, Schedule, horizons, run, tasks_at_once, traced, variants
+from theory.runner import OFF, Power, Schedule, TasksAtOnce, horizons, run, traced, variants
 
 CENTRES = torch.tensor([[0.0, 0.5], [1.5, -1.0]], dtype=torch.float64)
 WELLS = Wells(CENTRES, CENTRES.flip(0), zeta=0.3, sA=0.2, xi=0.7)
@@ -118,7 +118,7 @@ def test_a_traced_step_has_the_numbers_of_all_operations_with_half_of_them() -> 
     episodes = WELLS.draw(torch.Generator().manual_seed(0), 4)
 
     def step(x: torch.Tensor, episodes: list[Episode]) -> torch.Tensor:
-        settings = {"beta_low": 0.3, "alpha_low": 0.2, "alpha_up": 0.1, "map_episodes": tasks_at_once}
+        settings = {"beta_low": 0.3, "alpha_low": 0.2, "alpha_up": 0.1, "map_episodes": TasksAtOnce()}
         return meta_gradient(WELLS.loss, {"x": x}, episodes, query_loss=WELLS.query_loss, **settings).grad["x"]
 
     step = torch.vmap(step)
@@ -136,6 +136,25 @@ def test_tasks_at_once_is_map() -> None:
         assert nothing is None
         return {"y": x.sin() * named["a"]}, [x.sum()]
 
-    for found, expected in zip(tasks_at_once(f, items), map(f, items), strict=True):
+    for found, expected in zip(TasksAtOnce()(f, items), map(f, items), strict=True):
         assert torch.equal(found[0]["y"], expected[0]["y"])
         assert math.isclose(found[1][0], expected[1][0])
+
+
+def test_what_is_stacked_already_is_not_stacked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.arange(3.0), torch.arange(6.0).view(3, 2)
+    episodes = [Episode(Batch(x[m], y[m]), Batch(y[m], x[m])) for m in range(3)]
+    tasks_at_once = TasksAtOnce()
+    parts = tasks_at_once.parts(Episode(Batch(x, y), Batch(y, x)))
+
+    def f(pair):
+        episode, factor = pair
+        return episode.support.inputs * episode.query.inputs * factor
+
+    first, again = [f(pair) for pair in zip(episodes, x + 1, strict=True)], []
+    for episode, factor in zip(episodes, first, strict=True):
+        again.append(f((episode, factor)))
+    found = tasks_at_once(f, zip(parts, x + 1, strict=True))
+    assert all(map(torch.equal, found, first))
+    monkeypatch.delattr(torch, "stack")
+    assert all(map(torch.equal, tasks_at_once(f, zip(parts, found, strict=True)), again))

@@ -48,7 +48,7 @@ from sharp_maml import meta_gradient
 from synthetic import Welsch
 from theory.claim import Budget, Item
 from theory.pac_bayes import Bound, Reading, theorem
-from theory.runner import tasks_at_once, traced
+from theory.runner import TasksAtOnce, traced
 
 STEPS, RATE = 60, 1.0
 DELTA = 0.05
@@ -119,10 +119,11 @@ class Setting:
 
     def gradient(self, x: Tensor, support: Tensor, query: Tensor, alpha_up: float | Tensor) -> Tensor:
         """The core's meta-gradient on one data set: Sharp-MAML up, or MAML for the number 0."""
+        tasks_at_once = TasksAtOnce()
         return meta_gradient(
             Welsch.loss,
             {"x": x},
-            Welsch.episodes(support, query),
+            tasks_at_once.parts(Welsch.episodes(support, query)),
             beta_low=self.step,
             alpha_up=alpha_up,
             map_episodes=tasks_at_once,

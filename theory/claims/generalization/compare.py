@@ -25,6 +25,8 @@ landscape the condition picks the broad basin; how often a landscape has that is
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,6 +40,7 @@ from theory.claims.generalization import Setting, data_sets, train
 ONE_BASIN = Setting(dim=1, tasks=20, samples=25, radius=0.5)
 GRID = torch.linspace(-8, 8, 4001, dtype=torch.float64)
 Data = tuple[Tensor, Tensor]
+Landscape = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def two_basins(seed: int) -> tuple[Setting, Data]:
@@ -49,7 +52,7 @@ def two_basins(seed: int) -> tuple[Setting, Data]:
     return setting, (family.draw(generator, 25)[0], family.draw(generator, 25)[0])
 
 
-def landscape(setting: Setting, data: Data) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def landscape(setting: Setting, data: Data) -> Landscape:
     """F(.; D) and its maximum over the ball, at the points of the grid."""
     support, query = data
     risk = Welsch.risk(Welsch.adapted(GRID[:, None, None], support, setting.step), query).mean(-1).numpy()
@@ -62,28 +65,28 @@ def bound(setting: Setting, maximum: float, x: float) -> float:
     return setting.bound(maximum, abs(x)).total
 
 
-def minimisers(setting: Setting, data: Data) -> tuple[float, float, float]:
-    """x_up, x_maml, and the ratio of their bounds."""
-    risk, maximum = landscape(setting, data)
+def minimisers(setting: Setting, risk: NDArray[np.float64], maximum: NDArray[np.float64]) -> tuple[float, float, float]:
+    """x_up, x_maml, and the ratio of their bounds, from a landscape."""
     up, maml = int(maximum.argmin()), int(risk.argmin())
     x_up, x_maml = float(GRID[up]), float(GRID[maml])
     return x_up, x_maml, bound(setting, maximum[up], x_up) / bound(setting, maximum[maml], x_maml)
 
 
-def one_basin(repeats: int, seed: int) -> Data:
-    """Data sets with one basin: `repeats x M x n x 1` each."""
+@cache
+def one_basin(repeats: int, seed: int) -> tuple[Data, list[Landscape]]:
+    """Data sets with one basin, `repeats x M x n x 1` each, and their landscapes; kept."""
     generator = torch.Generator().manual_seed(seed)
     family = ONE_BASIN.draw(generator, repeats)
-    return family.draw(generator, ONE_BASIN.samples), family.draw(generator, ONE_BASIN.samples)
+    support, query = (family.draw(generator, ONE_BASIN.samples) for _ in range(2))
+    return (support, query), [landscape(ONE_BASIN, pair) for pair in zip(support, query, strict=True)]
 
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """Ratios where the condition holds; the landscape with two basins."""
     setting, data = two_basins(seed)
-    x_up, x_maml, ratio = minimisers(setting, data)
     risk, maximum = landscape(setting, data)
-    support, query = one_basin(data_sets(budget), seed)
-    found = [minimisers(ONE_BASIN, pair) for pair in zip(support, query, strict=True)]
+    x_up, x_maml, ratio = minimisers(setting, risk, maximum)
+    found = [minimisers(ONE_BASIN, *of_set) for of_set in one_basin(data_sets(budget), seed)[1]]
     ratios = [of for up, maml, of in found if abs(up) <= abs(maml)]
     every = slice(None, None, 20)
     x = GRID[every].tolist()
@@ -104,11 +107,10 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 def as_trained(budget: Budget, seed: int) -> Evidence:
     """Ratios of what the core trains, without the condition."""
-    support, query = one_basin(data_sets(budget), seed)
+    (support, query), landscapes = one_basin(data_sets(budget), seed)
     x_up, x_maml = (train(ONE_BASIN, support, query, alpha_up=alpha)[:, 0] for alpha in (ONE_BASIN.radius, 0.0))
     ratios = []
-    for i, data in enumerate(zip(support, query, strict=True)):
-        _, maximum = landscape(ONE_BASIN, data)
+    for i, (_, maximum) in enumerate(landscapes):
         bounds = [
             bound(ONE_BASIN, float(np.interp(float(x[i]), GRID.numpy(), maximum)), float(x[i])) for x in (x_up, x_maml)
         ]

@@ -99,6 +99,9 @@ MAML = PRESCRIBED[0]
 SGD = MAML.but("SGD on the query losses", beta=OFF)
 SLOW = MAML.but("T^(-1/4)", beta=Power(0.3, 0.25), alpha_up=Power(0.3, 0.25), alpha_low=Power(0.5, 0.0))
 
+ON_DRAWN = (*PRESCRIBED, SGD, SLOW)
+"""What is run on drawn instances."""
+
 
 def apart(seed: int) -> torch.Generator:
     """Where instances come from: not the numbers that are the noise of this base seed or of one near it."""
@@ -219,7 +222,7 @@ def drawn(budget: Budget, seed: int) -> dict[str, Reading]:
         found[name] = Reading(
             instances(generator, number, dim=dim, tasks=tasks),
             torch.full((dim,), FAR_OUT, dtype=torch.float64),
-            grown((*PRESCRIBED, SGD, SLOW), dim),
+            grown(ON_DRAWN, dim),
             octaves_less=2,
             instances=number,
             stream=i * 2**24,
@@ -301,11 +304,11 @@ def on_instances(
 ) -> tuple[tuple[int, ...], dict[str, NDArray[np.float64]]]:
     """Horizons, and the averages on all drawn instances, weighed, `H x instances`, by the name of the schedule.
 
-    The schedules are those prescribed, SGD and SLOW; with all perturbations in the same direction `both` and SLOW.
+    The schedules are `ON_DRAWN`; with all perturbations in the same direction `both` and SLOW.
     """
     readings = drawn(budget, seed)
     found = [averages(name, budget, seed) for name in DRAWN]
-    schedules = (*PRESCRIBED, SGD, SLOW)
+    schedules = ON_DRAWN
     if one_way:
         schedules = (PRESCRIBED[-1], SLOW)
         found = [
