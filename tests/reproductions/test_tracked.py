@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from reproductions.specification import TRACKED, load
+from reproductions.specification import TRACKED, cells_of, load
 from reproductions.table1 import README, accuracies, check, check_settings, tracked_records
 from sharp_maml import Config, load_checkpoint, open_dataset, read_records
 from sharp_maml.evaluate import evaluate
@@ -47,12 +47,27 @@ def test_the_demo_radii_are_the_best_of_the_tracked_grid_and_both_takes_the_two(
     assert TIERS["demo"].rows["both"][f"alpha_{variant}"] == chosen
 
 
-def test_the_grid_shares_no_seed_with_the_table_that_reports():
-    grid = {record.seed for record in tracked_records(TABLES["radii"], TIERS["demo"])}
-    table = {record.seed for record in tracked_records(TABLES["table1"], TIERS["demo"])}
-    assert grid
-    assert table
-    assert not grid & table
+@pytest.mark.parametrize("variant", ["low", "up"])
+def test_the_radii_on_miniimagenet_are_the_best_of_the_tracked_grid_other_than_the_released_one(variant):
+    records = tracked_records(TABLES["miniimagenet-radii"], TIERS["cpu"])
+    mean = {
+        record.config[f"alpha_{variant}"]: accuracies(record, "transductive").mean()
+        for record in records
+        if record.name.startswith(variant)
+    }
+    assert len(mean) == 5
+    chosen = TIERS["cpu"].rows[f"{variant}-chosen"][f"alpha_{variant}"]
+    assert chosen == max(mean.keys() - {TIERS["cpu"].rows[variant][f"alpha_{variant}"]}, key=mean.__getitem__)
+    assert TIERS["cpu"].rows["both-chosen"][f"alpha_{variant}"] == chosen
+
+
+@pytest.mark.parametrize(
+    ("grid", "table", "tier"), [("radii", "table1", "demo"), ("miniimagenet-radii", "miniimagenet", "cpu")]
+)
+def test_the_grid_shares_no_seed_with_the_table_that_reports(grid, table, tier):
+    seeds = {cell.seed for cell in cells_of(TABLES[grid], TIERS[tier])}
+    assert seeds
+    assert not seeds & {cell.seed for cell in cells_of(TABLES[table], TIERS[tier], seeds=10)}
 
 
 def test_the_readme_has_a_table_between_its_marks():
