@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sharp_maml import Episode, meta_gradient
+from sharp_maml import Batch, Episode, meta_gradient
 from synthetic import Welsch
 from theory.budgets import SMOKE
 from theory.claims.generalization import STEPS, compare
@@ -18,7 +18,7 @@ def test_a_lane_ends_where_a_plain_loop_of_the_core_does(lane) -> None:
     name, data = "narrow at -2", claim.drawn(SMOKE, 0)["narrow at -2"]
     found = claim.trained(SMOKE, 0, bool(radius))[name][claim.lanes(bool(radius)).index(lane)]
     for x_end, support, query in zip(found, *data, strict=True):
-        episodes: list[Episode] = Welsch.episodes(support, query)
+        episodes = [Episode(*(Batch(z, z[..., :0]) for z in pair)) for pair in zip(support, query, strict=True)]
         x = torch.tensor([start], dtype=torch.float64)
         for step in range(STEPS):
             alpha = radius * (1 - step / STEPS) if decays else radius
