@@ -306,6 +306,29 @@ def test_modules_that_people_have_have_the_slope_that_finite_differences_give(na
     assert all(torch.equal(before[key], each) for key, each in module.state_dict().items())
 
 
+class Padded(nn.Module):
+    """An encoder of padded sequences, of which torch's fast path, taken without gradients, says something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder, self.head = nn.TransformerEncoder(transformer(), 1), nn.Linear(4, 3)
+
+    def forward(self, tokens: Tensor, is_padding: Tensor) -> Tensor:
+        return self.head(self.encoder(tokens, src_key_padding_mask=is_padding).mean(1))
+
+
+def test_predictions_are_of_the_function_that_the_training_differentiates():
+    torch.manual_seed(0)
+    module = Padded().double().eval()
+    padding = torch.arange(5) >= torch.tensor([5, 3, 4, 2, 5, 3])[:, None]
+    episode = Episode(
+        *(Batch({"tokens": half.inputs, "is_padding": padding}, half.targets) for half in sequences(0)[0])
+    )
+    maml = SharpMAML(module, beta_low=0.2, inner_params=["head.weight"])
+    value = maml.backward([episode])
+    assert cross_entropy(maml.predict(episode), episode.query.targets).item() == pytest.approx(value.item(), rel=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore:The tensor attributes self.layer._flat_weights")  # torch, of any LSTM
 @pytest.mark.parametrize("name", ["frozen batch norm", "LSTM", "transformer in eval mode"])
 def test_their_adapted_copies_predict_and_export(name):
