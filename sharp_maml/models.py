@@ -174,9 +174,9 @@ def from_module(module: nn.Module) -> Model:
 
     `init` returns copies of the parameters that the module has now, and leaves the generator alone; parameters that do
     not require a gradient stay in the module as constants, and so do buffers: a pass that writes into one is refused.
-    The module runs in the mode (training or not) that it is in. Its `forward` takes the inputs (of a tuple, one after
-    the other; of a dictionary, by their names) and, for batch norm by the support set's statistics, a keyword
-    `context`.
+    The module runs in the mode (training or not) that it is in; dropout then draws in every pass, where `SharpMAML`
+    holds its masks. Its `forward` takes the inputs (of a tuple, one after the other; of a dictionary, by their names)
+    and, for batch norm by the support set's statistics, a keyword `context`.
 
     Args:
         module: Maps `n x ...` inputs to `n x ways` logits. It may not keep running averages: use GroupNorm, or batch

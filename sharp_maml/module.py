@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -76,8 +76,8 @@ class SharpMAML:
             ascent_episodes: As many samples of their own for the perturbations, see `meta_gradient`; None: `episodes`.
 
         Returns:
-            The meta-loss at the module's parameters, detached, 0-dimensional (with an upper ascent: on
-            `ascent_episodes`).
+            The meta-loss at the module's parameters, detached and 0-dimensional. With an upper ascent it is taken on
+            `ascent_episodes`.
 
         Raises:
             ValueError: A setting, an episode or the module is not what it must be; the message says what to do.
@@ -165,12 +165,7 @@ class SharpMAML:
         drawn: dict[int, list[Tensor]] = {}  # states of the generators before the first pass over a batch
 
         def predictions(params: Params, batch: Batch) -> Any:
-            with ExitStack() as stack:
-                if id(batch) in drawn:
-                    stack.enter_context(torch.random.fork_rng(devices))
-                    _set_states(devices, drawn[id(batch)])
-                else:
-                    drawn[id(batch)] = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+            with _draws_held(drawn, batch, devices):
                 return model.logits(params, batch.inputs, None)
 
         def loss(params: Params, batch: Batch) -> Tensor:
@@ -183,7 +178,8 @@ class SharpMAML:
                 raise ValueError(f"loss must return the mean over a batch, 0-dimensional; got {tuple(value.shape)}")
             return value
 
-        with torch.inference_mode(False), _twice_differentiable(self.module):  # in which nothing has a gradient
+        # In inference mode nothing has a gradient, and an adaptation would change nothing without a word.
+        with torch.inference_mode(False), _twice_differentiable(self.module):
             try:
                 yield model.init(torch.Generator()), predictions, loss
             except RuntimeError as error:
@@ -193,10 +189,19 @@ class SharpMAML:
                 raise ValueError(reason) from error
 
 
-def _set_states(devices: Sequence[int], states: Sequence[Tensor]) -> None:
-    torch.set_rng_state(states[0])
-    for device, state in zip(devices, states[1:], strict=True):
-        torch.cuda.set_rng_state(state, device)
+@contextmanager
+def _draws_held(drawn: dict[int, list[Tensor]], batch: Batch, devices: Sequence[int]) -> Iterator[None]:
+    """The first pass over a batch draws as it would anyway; every other one draws the same, and nothing further."""
+    if id(batch) not in drawn:
+        drawn[id(batch)] = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+        yield
+        return
+    with torch.random.fork_rng(devices):
+        on_cpu, *on_devices = drawn[id(batch)]
+        torch.set_rng_state(on_cpu)
+        for device, state in zip(devices, on_devices, strict=True):
+            torch.cuda.set_rng_state(state, device)
+        yield
 
 
 @contextmanager
@@ -244,7 +249,7 @@ def _reason(error: RuntimeError, module: nn.Module, batches: Sequence[Batch]) ->
                         f"{part} are {value.dtype}, the module's parameters {_listed(dtypes)}: convert one of them "
                         "with .to()"
                     )
-    if isinstance(error, NotImplementedError) and "derivative" in str(error):
+    if "derivative for" in str(error):
         return (
             f"the meta-gradient takes second derivatives, and the module has a layer without them ({error}): replace "
             "that layer, or leave second derivatives out with first_order=True"

@@ -306,6 +306,19 @@ def test_modules_that_people_have_have_the_slope_that_finite_differences_give(na
     assert all(torch.equal(before[key], each) for key, each in module.state_dict().items())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", MODULES)
+def test_a_gpu_finds_the_gradient_of_the_cpu(name, gpu):
+    torch.manual_seed(0)
+    module = MODULES[name]().double()
+    on_gpu = copy.deepcopy(module).to(gpu)
+    options = {"beta_low": 0.2, "alpha_low": 0.1, "alpha_up": 0.1}
+    SharpMAML(module, **options).backward(sequences(0))
+    moved = [Episode(*(Batch(*(part.to(gpu) for part in half)) for half in each)) for each in sequences(0)]
+    SharpMAML(on_gpu, **options).backward(moved)
+    assert relative_error({key: value.cpu() for key, value in grads(on_gpu).items()}, grads(module)) <= 1e-10
+
+
 class Padded(nn.Module):
     """An encoder of padded sequences, of which torch's fast path, taken without gradients, says something else."""
 
