@@ -53,6 +53,7 @@ from sharp_maml.matching import matching_method, matching_params
 from sharp_maml.meta import adapt, meta_gradient, meta_loss, sharp_maml_method
 from sharp_maml.methods import build
 from sharp_maml.models import Model, conv4, from_module, mlp
+from sharp_maml.module import SharpMAML
 from sharp_maml.records import Record, RecordError, provenance, read_records, write_record
 from sharp_maml.sharpness import (
     epsilon_sharpness,
@@ -87,6 +88,7 @@ __all__ = [
     "Record",
     "RecordError",
     "RunDirectoryLock",
+    "SharpMAML",
     "adapt",
     "add_scaled",
     "ascent",

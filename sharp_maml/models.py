@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -173,8 +173,10 @@ def from_module(module: nn.Module) -> Model:
     """A module of your own as a model: its parameters become arguments, the module itself is never changed.
 
     `init` returns copies of the parameters that the module has now, and leaves the generator alone; parameters that do
-    not require a gradient stay in the module as constants. The module runs in the mode (training or not) that it is in.
-    Its `forward` takes the inputs and, for batch norm by the support set's statistics, a keyword `context`.
+    not require a gradient stay in the module as constants, and so do buffers: a pass that writes into one is refused.
+    The module runs in the mode (training or not) that it is in; dropout then draws in every pass, where `SharpMAML`
+    holds its masks. Its `forward` takes the inputs (of a tuple, one after the other; of a dictionary, by their names)
+    and, for batch norm by the support set's statistics, a keyword `context`.
 
     Args:
         module: Maps `n x ...` inputs to `n x ways` logits. It may not keep running averages: use GroupNorm, or batch
@@ -184,7 +186,8 @@ def from_module(module: nn.Module) -> Model:
         The model.
 
     Raises:
-        ValueError: The module has no parameter to train, or a layer would change its own buffers in training.
+        ValueError: The module has no parameter to train, or a layer would update running averages; and from `logits`,
+            a buffer was changed by the pass.
     """
     for name, layer in module.named_modules():
         if layer.training and getattr(layer, "running_mean", None) is not None:
@@ -208,18 +211,25 @@ def from_module(module: nn.Module) -> Model:
     def init(generator: torch.Generator) -> Params:
         return {name: value.detach().clone() for value, name in name_of.items()}
 
-    def logits(params: Params, inputs: Tensor, context: Tensor | None = None) -> Tensor:
-        if context is None:
-            options = {}
-        elif takes_context:
-            options = {"context": context}
-        else:
+    def logits(params: Params, inputs: Any, context: Any = None) -> Tensor:
+        options = inputs if isinstance(inputs, dict) else {}
+        if context is not None and takes_context:
+            options = {**options, "context": context}
+        elif context is not None:
             raise ValueError(
                 f"{type(module).__name__}.forward takes no `context`, which batch_norm='support' needs: add the "
                 "keyword (the inputs whose statistics to use), or choose batch_norm='transductive'"
             )
-        values = {place: params[name] for place, name in places.items()}
-        result: Tensor = torch.func.functional_call(module, values, (inputs,), options, tie_weights=False)
+        positional = () if isinstance(inputs, dict) else inputs if isinstance(inputs, tuple) else (inputs,)
+        buffers = {name: value.clone() for name, value in module.named_buffers()}  # what a pass writes is thrown away
+        values = {place: params[name] for place, name in places.items()} | buffers
+        result: Tensor = torch.func.functional_call(module, values, positional, options, tie_weights=False)
+        for name, value in buffers.items():  # `functional_call` gives back what the module then had
+            if values[name] is not value or (not value.is_inference() and value._version > 0):
+                raise ValueError(
+                    f"{type(module).__name__}.forward changes its buffer {name}, and a model has no state: switch that "
+                    "off, with eval() where it is for training only"
+                )
         return result
 
     return Model(init, logits)

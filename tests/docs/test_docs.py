@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -11,11 +12,14 @@ import torch
 
 from reproductions.specification import load
 from reproductions.table1 import build_lines, tracked_records
+from sharp_maml import Batch, Episode, SharpMAML
 from theory.claim import LEVEL, Item
 
 ROOT = Path(__file__).parents[2]
 LEDGER = (ROOT / "docs/claims.md").read_text(encoding="utf-8")
-TUTORIAL = "\n".join(re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/tutorial.md").read_text(), re.M | re.S))
+PAGE = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+TUTORIAL = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S))
+(FIVE_LINES,) = re.findall(r"^```py\n(.*?)^```", PAGE, re.M | re.S)
 RECORDS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "docs/theory/records").glob("*.json")}
 PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 
@@ -37,6 +41,31 @@ def test_the_tutorial_learns_nothing_where_it_does_not_train():
     torch.manual_seed(0)
     exec(TUTORIAL.replace("optimizer.step()", "pass"), names)
     assert names["after"] == names["before"]
+
+
+def test_sharp_maml_is_five_lines_around_a_module_an_optimizer_and_a_sampler():
+    """Run as they stand at the top of the page, on a task of one centre for each class, which moves."""
+    assert len(FIVE_LINES.splitlines()) == 5
+    assert PAGE.index(FIVE_LINES) < 300
+    torch.manual_seed(0)
+    centres = 2 * torch.randn(5, 8)
+
+    def draw_episode() -> Episode:
+        order, classes = torch.randperm(5), torch.arange(10) % 5
+        return Episode(*(Batch(centres[order][classes] + torch.randn(10, 8), classes) for _ in range(2)))
+
+    network = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 5))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    untrained = copy.deepcopy(network)
+    names = {"SharpMAML": SharpMAML, "network": network, "optimizer": optimizer, "draw_episode": draw_episode}
+    exec(FIVE_LINES, names)
+    maml, held_out = names["maml"], [draw_episode() for _ in range(30)]
+
+    def accuracy(of: SharpMAML) -> float:
+        right = [of.predict(each).argmax(1) == each.query.targets for each in held_out]
+        return torch.cat(right).float().mean().item()
+
+    assert accuracy(maml) > accuracy(SharpMAML(untrained, beta_low=maml.beta_low)) + 0.1
 
 
 def test_the_tutorial_has_some_thirty_lines_of_code():
