@@ -6,14 +6,14 @@ the support loss of a task is the mean over support sets of the episode's size, 
 batch norm and all. Everything is in float64. A network is measured once: the same command goes on where it was cut off.
 Writes a record, a figure and a table. Read next: `local.py`, `bounds.py`.
 
-A measurement at a point is a lower bound of a constant that holds everywhere. It refutes a constant that it exceeds,
-and a prescribed step that is too long for it; that a bound holds everywhere, or an assumption, it cannot show. A number
-of at most 1 below means not refuted here, and no more. The constants are those of the losses of single samples, largest
-over the tasks, and the noise is that of new images of the same classes. ReLU and max-pooling have kinks, so that no
-network of this kind has a Lipschitz gradient or Hessian on all of the space; the quotients say whether that is felt at
-the length of the steps taken. Adam is not in the theorem, whose update is a multiple of the meta-gradient: for a
-network trained by Adam, eta L_F is of a plain step of the same eta. Orders such as O(1/sqrt T) have no
-truth value at a single T: what is given is the constant, such as beta_up sqrt T, that the training amounts to.
+A measurement at a point refutes a constant that it exceeds, and a step that is too long for the curvature found there.
+That a bound or an assumption holds everywhere it cannot show: a ratio of at most 1 means *not refuted here*. Constants
+are those of the losses of single samples, the largest over tasks; elsewhere they may be larger, and those of the
+expected losses may be smaller. ReLU and max-pooling have kinks, so that neither gradient nor Hessian of such a network
+is Lipschitz on all of the space; the quotients say whether that is felt at the length of the steps taken. The theorem's
+update is a multiple of the meta-gradient, which Adam's is not: for a network trained by Adam, eta L_F is that of a
+plain step of the same eta, the largest of its schedule. An order such as O(1/sqrt T) is neither true nor false at a
+single T: what is given is the constant in front of it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ from sharp_maml import (
     CheckpointError,
     Config,
     DataError,
-    Dataset,
     Episode,
     Estimate,
     Model,
@@ -76,16 +75,19 @@ INITIAL = "initial"
 """The state of a network before its training."""
 
 QUESTIONS = {
-    "step": "eta L_F: at most 1 is assumed",
-    "fold": "beta times the largest inner eigenvalue: not assumed; above 1 an inner step folds space (Lemma 1)",
-    "L1": "A1, gradient: quotient along a step / largest abs. eigenvalue at its start",
-    "L2": "A1, Hessian: quotient at a hundredth of a step / quotient at the step",
-    "smoothness": "L_F / (kappa^2 Lq + beta L2 L0)",
-    "bias": "bias of the meta-gradient / b",
-    "informative": "b / norm of grad F: above 1 the bias may be all of the gradient",
-    "bound": "G / norm of grad F, at the longest step allowed: above 1 the rate says nothing yet",
+    "step": ("eta L_F", "assumed: a step of at most 1/L_F"),
+    "fold": ("beta times the largest inner eigenvalue", "not assumed; above 1 an inner step folds space (Lemma 1)"),
+    "L1": (
+        "gradient: quotient / abs. eigenvalue",
+        "A1: the quotients along a step do not exceed the curvature at its start",
+    ),
+    "L2": ("Hessian: quotient at step/100 / at step", "A1: a Lipschitz constant does not depend on the length"),
+    "smoothness": ("L_F / (kappa^2 Lq + beta L2 L0)", "the formula for L_F"),
+    "bias": ("bias / b", "the formula for the bias of the meta-gradient"),
+    "informative": ("b / norm of grad F", "above 1 the theorem allows a bias as large as the gradient"),
+    "bound": ("G / norm of grad F", "at the longest step allowed; above 1 the rate says nothing here"),
 }
-"""Ratios of which at most 1 agrees with the theorem, and what the page calls them."""
+"""Ratios of which at most 1 agrees with the theorem: what each is called, and what it is about."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Settings:
     Attributes:
         meta_batches: Sets of as many tasks as an update has; of the first task of each come the constants of a task.
         samples: Support and query sets of every task, in two halves; even, at least 4.
-        seed: Of tasks and samples, which no training and no validation saw.
+        seed: Of tasks and samples.
     """
 
     meta_batches: int = 4
@@ -110,15 +112,23 @@ class Settings:
 
 
 class Network:
-    """A checkpoint of the trainer, and the tasks at which it is measured."""
+    """A checkpoint of the trainer, and the tasks at which it is measured.
 
-    def __init__(self, path: Path, checkpoint: Checkpoint, dataset: Dataset) -> None:
-        self.checkpoint, self.dataset, self.config = checkpoint, dataset, config_of(path, checkpoint)
-        if dataset.digest != checkpoint.metadata["data"]["digest"]:
-            raise ValueError(
-                f"{path} was trained on other data than {dataset.name} ({dataset.digest[:12]}): name those with --data"
-            )
-        config = self.config
+    Args:
+        path: The checkpoint.
+        data: The data that it was trained on.
+
+    Raises:
+        CheckpointError: It is not a checkpoint of the trainer.
+        DataError, ValueError: The data are not those that it was trained on, or the theorem is not about it.
+    """
+
+    def __init__(self, path: Path, data: Path) -> None:
+        self.checkpoint = load_checkpoint(path)
+        self.config = config = config_of(path, self.checkpoint)
+        self.dataset = dataset = open_dataset(data, size=config.image_size)
+        if dataset.digest != self.checkpoint.metadata["data"]["digest"]:
+            raise ValueError(f"{path} was trained on other data than {data}: name those that it was trained on")
         # `elementary`: a Hessian of the meta-loss is a third derivative
         self.model: Model = conv4(
             ways=config.ways,
@@ -130,7 +140,7 @@ class Network:
         start = self.model.init(torch.Generator().manual_seed(config.seed))
         self.states = {
             INITIAL: {name: value.double() for name, value in start.items()},
-            path.stem: {name: value.double() for name, value in trained_params(checkpoint, start).items()},
+            path.stem: {name: value.double() for name, value in trained_params(self.checkpoint, start).items()},
         }
         exact = partial(
             meta_gradient, self.loss, beta_low=config.beta_low, steps=config.steps, query_loss=self.query_loss
@@ -234,13 +244,14 @@ def root(squares: Sequence[float]) -> tuple[float, float, float]:
 
 
 def ratios(found: Mapping[str, Any]) -> dict[str, float | None]:
-    """For each question, what was measured over what the theorem asks; None where its formula is of one inner step.
+    """For each question, what was measured over what the theorem asks; at most 1 agrees with it.
 
     Args:
         found: A network of the record.
 
     Returns:
-        The ratios by question; at most 1 agrees with the theorem.
+        The ratios by question; None for formulas of one inner step where there are several, and for a share of the
+        gradient whose square was estimated as negative.
     """
     config, known = found["config"], constants(found)
     beta, eta = config["beta_low"], config["beta_up"]
@@ -266,7 +277,8 @@ def ratios(found: Mapping[str, Any]) -> dict[str, float | None]:
     square = evaluate(rate(variance_shared if is_perturbed else variance_fresh), known, **values)
     ratio["smoothness"] = largest / formula
     ratio["bias"] = root([batch["bias^2"] for batch in found["meta_batches"]])[0] / bound
-    ratio["informative"], ratio["bound"] = bound / slope, math.sqrt(square) / slope
+    if slope > 0:
+        ratio["informative"], ratio["bound"] = bound / slope, math.sqrt(square) / slope
     return ratio
 
 
@@ -278,26 +290,13 @@ def groups(record: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
     return found
 
 
-def shown(values: Sequence[float | None]) -> str:
+def shown(values: Sequence[float]) -> str:
     """The range of a ratio over seeds, bold where any exceeds 1."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "of one inner step"
-    low, high = min(known), max(known)
-    text = f"{low:.2g}" if len(known) == 1 else f"{low:.2g} to {high:.2g}"
-    return f"**{text}**" if high > 1 else text
-
-
-def headline(record: Mapping[str, Any]) -> str:
-    """For each question, in how many networks the ratio exceeds 1, and the range of those that do."""
-    every = [ratios(network) for network in record["networks"]]
-    parts = []
-    for name, text in QUESTIONS.items():
-        known = [value for ratio in every if (value := ratio[name]) is not None]
-        beyond = [value for value in known if value > 1]
-        factor = f", by a factor of {min(beyond):.2g} to {max(beyond):.2g}" if beyond else ""
-        parts.append(f"{text.split(':')[0]}: above 1 in {len(beyond)} of {len(known)}{factor}")
-    return "; ".join(parts) + "."
+    if not values:
+        return "unknown"
+    low, high = (f"{value:.2g}" for value in (min(values), max(values)))
+    text = low if low == high else f"{low} to {high}"
+    return f"**{text}**" if max(values) > 1 else text
 
 
 def table(record: Mapping[str, Any]) -> str:
@@ -315,20 +314,22 @@ def table(record: Mapping[str, Any]) -> str:
         f"{settings['meta_batches']} meta-batches, {settings['samples']} samples of every task; {commit_of(record)}. "
         "Intervals are Student's, 95 per cent, over meta-batches or over the first task of each.",
         "",
-        f"**{headline(record)}**",
-        "",
         "## What holds, and by what factor it does not",
         "",
-        "Each number is what was measured over what the theorem asks, the range being over training seeds; bold where "
-        "it exceeds 1. kappa = 1 + beta L1; b and G are the theorem's formulas (`theory/bounds.py`) with the constants "
-        "measured at the point, so that the true b and G are no smaller if a constant is exceeded elsewhere.",
+        "Each number is what was measured over what the theorem asks; its range is that over training seeds, and it is "
+        "bold where it exceeds 1. kappa = 1 + beta L1; b bounds the bias and G the root of the mean squared gradient "
+        "(`theory/bounds.py`), both with the constants measured here. Unknown are formulas of one inner step "
+        "where there are several, and shares of a gradient whose square was estimated as negative.",
         "",
-        f"| | {' | '.join(by_group)} |",
-        "|---|" + "---|" * len(by_group),
+        f"| ratio | | above 1 in | {' | '.join(by_group)} |",
+        "|---|---|---|" + "---|" * len(by_group),
     ]
-    of_group = {name: [ratios(network) for network in networks] for name, networks in by_group.items()}
-    for name, text in QUESTIONS.items():
-        lines.append(f"| {text} | {' | '.join(shown([ratio[name] for ratio in of]) for of in of_group.values())} |")
+    of_group = [[ratios(network) for network in networks] for networks in by_group.values()]
+    for name, (ratio, about) in QUESTIONS.items():
+        columns = [[value for one in of if (value := one[name]) is not None] for of in of_group]
+        known = [value for column in columns for value in column]
+        above = f"{sum(value > 1 for value in known)} of {len(known)}"
+        lines.append(f"| {ratio} | {about} | {above} | {' | '.join(map(shown, columns))} |")
     lines += [
         "",
         "![ratios and quotients](regime.png)",
@@ -338,11 +339,12 @@ def table(record: Mapping[str, Any]) -> str:
         "",
         "## Steps and radii",
         "",
-        "Radii over the norm of the parameters, and the constants in front of the prescribed orders.",
+        "Radii and the longest inner step over the norm of the parameters, and the constants in front of the orders "
+        "that the theorem prescribes.",
         "",
-        "| network | optimizer | alpha_low / norm | alpha_up / norm | inner step / norm | beta_low sqrt T | "
+        "| network | step | optimizer | alpha_low / norm | alpha_up / norm | inner step / norm | beta_low sqrt T | "
         "beta_up sqrt T | alpha_up sqrt T | alpha_low |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for network in record["networks"]:
         config, length = network["config"], network["parameter_norm"]
@@ -353,8 +355,9 @@ def table(record: Mapping[str, Any]) -> str:
             *(config[name] * math.sqrt(config["iterations"]) for name in ("beta_low", "beta_up", "alpha_up")),
             config["alpha_low"],
         ]
-        optimizer = f"{config['optimizer']}, {config['schedule']}"
-        lines.append(f"| {network['name']} | {optimizer} | {' | '.join(f'{number:.3g}' for number in numbers)} |")
+        cells = [f"{network['step']} of {config['iterations']}", f"{config['optimizer']}, {config['schedule']}"]
+        cells += [f"{number:.3g}" for number in numbers]
+        lines.append(f"| {network['name']} | {' | '.join(cells)} |")
     lines += [
         "",
         "## Of tasks",
@@ -367,18 +370,17 @@ def table(record: Mapping[str, Any]) -> str:
     ]
     for network in record["networks"]:
         tasks = network["tasks"]
-        second_order = [max(task["L2 gradient 1"], task["L2 random 1"]) for task in tasks]
-        columns = {
-            name: [task[name] for task in tasks] for name in ("low", "high", "L0", "Lq", "slope", "sg", "sH", "sq")
-        }
-        every = [columns["low"], columns["high"], second_order, *list(columns.values())[2:]]
+        every = [[task[name] for task in tasks] for name in ("low", "high", "L0", "Lq", "slope", "sg", "sH", "sq")]
+        every.insert(2, [max(task["L2 gradient 1"], task["L2 random 1"]) for task in tasks])
         lines.append(f"| {network['name']} | {' | '.join(f'{average(values):.3g}' for values in every)} |")
     lines += [
         "",
         "## Of the meta-objective",
         "",
-        "Means over meta-batches; bias and gradient are roots of mean squares, both estimated without bias from two "
-        "halves of the samples, so that their intervals hold the Monte Carlo error.",
+        "Means over meta-batches. Bias and gradient are roots of mean squares, each made of two halves of the samples "
+        "so that their noise cancels; the intervals hold the Monte Carlo error. With N samples in a half, about one "
+        "part in N of the bias is missed. The bias is to the theorem's F, whose inner step follows the expected "
+        "support loss; of the mean over support sets of one size, MAML's meta-gradient has no bias by definition.",
         "",
         "| network | F | smallest eigenvalue | largest | norm of grad F | norm of the bias | bias / gradient |",
         "|---|---|---|---|---|---|---|",
@@ -389,7 +391,7 @@ def table(record: Mapping[str, Any]) -> str:
         (slope, *of_slope), (error, *of_error) = (root([one[key] for one in batches]) for key in ("slope^2", "bias^2"))
         lines.append(
             f"| {network['name']} | {estimates} | {slope:.3g} [{of_slope[0]:.2g}, {of_slope[1]:.2g}] | "
-            f"{error:.3g} [{of_error[0]:.2g}, {of_error[1]:.2g}] | {error / slope:.2g} |"
+            f"{error:.3g} [{of_error[0]:.2g}, {of_error[1]:.2g}] | {shown([error / slope] if slope else [])} |"
         )
     return "\n".join([*lines, "", "[Record](regime.json).", ""])
 
@@ -412,7 +414,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         left.set(xscale="log", yscale="log", xlabel="length, in inner steps", ylabel="quotient of the Hessian")
         right.axvline(1, color="0.4", ls="--", lw=1)
         right.set(xscale="log", xlabel="measured / what the theorem asks", ylim=(len(QUESTIONS) - 0.5, -0.5))
-        right.set_yticks(range(len(QUESTIONS)), [text.split(":")[0] for text in QUESTIONS.values()], fontsize=7)
+        right.set_yticks(range(len(QUESTIONS)), [ratio for ratio, _ in QUESTIONS.values()], fontsize=7)
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         sns.despine(fig=figure)
         figure.savefig(path, dpi=150, metadata={"Software": None})
@@ -427,7 +429,7 @@ def publish(record: dict[str, Any], directory: Path) -> None:
     Console().print(f"{directory / 'REGIME.md'}, with record and figure beside it")
 
 
-def measure(path: Path, data: Path, settings: Settings, kept: Path) -> list[dict[str, Any]]:
+def measure(path: Path, data: Path, settings: Settings, kept: Path) -> dict[str, dict[str, Any]]:
     """What a checkpoint's network is like as it began and as it is; what was measured before is read.
 
     Args:
@@ -437,48 +439,36 @@ def measure(path: Path, data: Path, settings: Settings, kept: Path) -> list[dict
         kept: Folder of what was measured, a file a state of a network.
 
     Returns:
-        Two networks of the record.
+        Two networks of the record, by a digest of all that they depend on.
 
     Raises:
-        CheckpointError: It is not a checkpoint of the trainer.
-        DataError, ValueError: The data are not those that it was trained on, or the theorem is not about it.
+        CheckpointError, DataError, ValueError: See `Network`.
     """
-    checkpoint = load_checkpoint(path)
-    config = config_of(path, checkpoint)
-    network = Network(path, checkpoint, open_dataset(data, size=config.image_size))
-    row, code, found = path.absolute().parent.parent.name, sources("theory.local"), []
+    network = Network(path, data)
+    config, metadata = network.config, network.checkpoint.metadata
+    row, code, found = path.absolute().parent.parent.name, sources("theory.local"), {}
     for state in network.states:
-        name = f"{row}, seed {config.seed}, {state}"
         identity = {
-            "name": name,
+            "name": f"{row}, seed {config.seed}, {state}",
             "row": row,
             "state": state,
-            "step": 0 if state == INITIAL else checkpoint.metadata["progress"]["step"],
-            "tensors_digest": None if state == INITIAL else checkpoint.metadata["tensors_digest"],
+            "step": 0 if state == INITIAL else metadata["progress"]["step"],
+            "tensors_digest": None if state == INITIAL else metadata["tensors_digest"],
             "config": config.to_dict(),
             "config_digest": config.digest,
             "data_digest": network.dataset.digest,
             "settings": asdict(settings),
             "sources": code,
         }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        place = kept / f"{digest[:16]}.json"
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        place = kept / f"{digest}.json"
         if not place.exists():
             began, origin = time.perf_counter(), provenance()
-            values = network.measured(state, settings, name)
-            seconds = time.perf_counter() - began
-            write_json(
-                place,
-                {
-                    **identity,
-                    "trained": checkpoint.metadata["provenance"],
-                    "measured": origin,
-                    "seconds": seconds,
-                    **values,
-                },
-            )
-            print(f"{name}: {seconds:.0f} s", flush=True)
-        found.append(json.loads(place.read_text(encoding="utf-8")))
+            values = network.measured(state, settings, str(identity["name"]))
+            origins = {"trained": metadata["provenance"], "measured": origin, "seconds": time.perf_counter() - began}
+            write_json(place, {**identity, **origins, **values})
+            print(f"{identity['name']}: {origins['seconds']:.0f} s", flush=True)
+        found[digest] = json.loads(place.read_text(encoding="utf-8"))
     return found
 
 
@@ -507,11 +497,9 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(1)
         keep_freed_memory()
         origin, code = provenance(), sources("theory.local")  # the code may change meanwhile
-        networks = {
-            network["name"]: network
-            for path in options.checkpoints
-            for network in measure(path, options.data, settings, options.output / "regime")
-        }
+        networks: dict[str, dict[str, Any]] = {}
+        for path in options.checkpoints:
+            networks |= measure(path, options.data, settings, options.output / "regime")
         publish(
             {"schema": 1, **origin, "sources": code, "settings": asdict(settings), "networks": list(networks.values())},
             options.output,

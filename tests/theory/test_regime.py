@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
-from sharp_maml import Protocol, build, episode, load_checkpoint, save_checkpoint
+from sharp_maml import Config, Protocol, build, episode, load_checkpoint, save_checkpoint
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
 from theory import regime
 from theory.local import sample
-from theory.regime import Network, Settings, headline, main, ratios, table
+from theory.regime import Network, Settings, main, ratios, table
+from theory.sources import sources
+from theory.verdicts import TRACKED
 
 SMALL = Settings(meta_batches=1, samples=4)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A data set, and the checkpoint of a run on it."""
+    """The checkpoint of a run, and its data."""
     place = tmp_path_factory.mktemp("regime")
-    dataset = tiny_dataset(place / "data")
     config = tiny_config(alpha_up=0.01, alpha_low=0.05, queries=2)
-    train(config, dataset, place / "both" / "seed0")
-    return dataset, place / "both/seed0/best.safetensors"
+    train(config, tiny_dataset(place / "data"), place / "both" / "seed0")
+    return place / "both/seed0/best.safetensors", place / "data"
 
 
 @pytest.fixture
 def network(run) -> Network:
-    dataset, path = run
-    return Network(path, load_checkpoint(path), dataset)
+    return Network(*run)
 
 
 def altered(path, place, **settings: object):
@@ -62,15 +63,15 @@ def test_a_network_begins_as_its_training_did_and_ends_as_the_checkpoint_has_it(
     start = build(network.config, channels=3).init(network.config.seed)
     for name, value in start.items():
         assert torch.equal(network.states["initial"][name], value.double())
-    end = load_checkpoint(run[1]).tensors
+    end = load_checkpoint(run[0]).tensors
     for name, value in network.states["best"].items():
         assert torch.equal(value, end[f"params/{name}"].double())
 
 
 @pytest.mark.parametrize("batch_norm", ["transductive", "support"])
 def test_on_single_samples_its_meta_gradient_is_that_of_the_trainer(run, tmp_path, batch_norm: str) -> None:
-    path = altered(run[1], tmp_path, batch_norm=batch_norm, dtype="float64")
-    network = Network(path, load_checkpoint(path), run[0])
+    path, data = run
+    network = Network(altered(path, tmp_path, batch_norm=batch_norm, dtype="float64"), data)
     params = network.states["best"]
     tasks = [sample(network.task(m, SMALL), 1) for m in range(2)]
     plain = [type(task)(*(type(half)(half.inputs[0], half.targets[0]) for half in task)) for task in tasks]
@@ -86,6 +87,7 @@ FOUND = {
     "row": "both",
     "state": "best",
     "name": "both, seed 0, best",
+    "step": 100,
     "parameter_norm": 10.0,
     "config": {
         "beta_low": 0.5, "beta_up": 0.01, "alpha_low": 0.1, "alpha_up": 0.2, "steps": 1, "iterations": 100,
@@ -135,19 +137,26 @@ def test_formulas_of_one_inner_step_say_nothing_of_several() -> None:
     assert [name for name, value in several.items() if value is None] == ["smoothness", "bias", "informative", "bound"]
     page = table({"settings": {"meta_batches": 2, "samples": 8}, "commit": "c", "dirty": False, "networks": [
         {**FOUND, "config": {**FOUND["config"], "steps": 5}}]})  # fmt: skip
-    assert page.count("of one inner step |") == 4
+    assert page.count("| unknown |") == 4
+
+
+def test_of_a_gradient_whose_square_is_estimated_as_negative_no_share_is_given() -> None:
+    batches = [{**batch, "slope^2": -0.1} for batch in FOUND["meta_batches"]]
+    found = ratios({**FOUND, "meta_batches": batches})
+    assert [name for name, value in found.items() if value is None] == ["informative", "bound"]
+    page = table({"settings": {"meta_batches": 2, "samples": 8}, "commit": "c", "dirty": False, "networks": [
+        {**FOUND, "meta_batches": batches}]})  # fmt: skip
+    assert page.count("| unknown |") == 3
 
 
 def test_the_command_writes_record_figure_and_page_and_measures_nothing_twice(run, tmp_path, capsys, monkeypatch):
-    _, path = run
-    data = ["--data", str(path.parents[2] / "data")]
-    arguments = [str(path), *data, "--meta-batches", "1", "--samples", "4", "--output", str(tmp_path)]
+    path, data = run
+    arguments = [str(path), "--data", str(data), "--meta-batches", "1", "--samples", "4", "--output", str(tmp_path)]
     assert main(arguments) == 0
     assert "both, seed 0, initial: " in capsys.readouterr().out
     record = json.loads((tmp_path / "regime.json").read_text())
     page = (tmp_path / "REGIME.md").read_text()
     assert page == table(record)
-    assert headline(record) in page
     assert [network["state"] for network in record["networks"]] == ["initial", "best"]
     assert record["networks"][1]["tensors_digest"] == load_checkpoint(path).metadata["tensors_digest"]
     assert str(tmp_path.parent) not in (tmp_path / "regime.json").read_text()
@@ -160,10 +169,10 @@ def test_the_command_writes_record_figure_and_page_and_measures_nothing_twice(ru
 
 
 def test_what_is_missing_or_does_not_fit_is_named(run, tmp_path, capsys) -> None:
-    _, path = run
+    path, data = run
 
     def error(*arguments: object) -> str:
-        assert main([*map(str, arguments), "--output", str(tmp_path)]) == 2
+        assert main(["--data", str(data), *map(str, arguments), "--output", str(tmp_path)]) == 2
         return capsys.readouterr().err
 
     assert "no checkpoint is named" in error()
@@ -176,3 +185,13 @@ def test_what_is_missing_or_does_not_fit_is_named(run, tmp_path, capsys) -> None
     save_checkpoint(tmp_path / "bare.safetensors", tensors={}, metadata={"config_digest": ""})
     assert "is not a checkpoint of the trainer" in error(tmp_path / "bare.safetensors")
     assert "regime.json" in error("--redraw")
+
+
+def test_the_tracked_page_shows_the_tracked_record_which_is_of_the_code() -> None:
+    record = json.loads((TRACKED / "regime.json").read_text())
+    assert (TRACKED / "REGIME.md").read_text() == table(record)
+    assert record["sources"] == sources("theory.local"), "the record is of other code than today's: make regime anew"
+    assert not record["dirty"]
+    assert all(network["sources"] == record["sources"] for network in record["networks"])
+    by_sgd = Config.from_toml(Path(regime.__file__).with_name("regime.toml")).digest
+    assert {network["config_digest"] for network in record["networks"] if network["row"] == "maml-sgd"} == {by_sgd}
