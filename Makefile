@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory calibration mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory calibration regime mutants slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -68,6 +68,13 @@ theory: $(VENV)/dev  ## all claims and their controls, with report and figures: 
 
 calibration: $(VENV)/dev  ## how often the claims' rules err, under planted truths and their own noise: BUDGET=test|full
 	OMP_NUM_THREADS=1 $(RUN) -m theory.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
+
+regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains what is missing of the demo tier, measures: SEEDS=n RESULTS=dir
+	$(RUN) -m reproductions.table1 --rows maml both --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
+	$(RUN) -m sharp_maml.train theory/regime.toml data=$(or $(RESULTS),results)/data/synthetic-images-16-100 \
+	  --directory $(or $(RESULTS),results)/demo/maml-sgd/seed0
+	OMP_NUM_THREADS=1 $(RUN) -m theory.regime $(foreach row,maml both maml-sgd,$(or $(RESULTS),results)/demo/$(row)/seed*/best.safetensors) \
+	  --data $(or $(RESULTS),results)/data/synthetic-images-16-100 --output $(or $(RESULTS),results)/theory
 
 mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and who notices (a quarter of an hour): RESULTS=dir
 	$(RUN) -m tests.theory.mutants $(if $(RESULTS),--output $(RESULTS)/theory)
