@@ -29,14 +29,13 @@ import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from rich.console import Console
 from scipy.stats import binom
 
-from sharp_maml import clopper_pearson, provenance, write_atomically
+from sharp_maml import clopper_pearson, provenance
 from theory.budgets import BUDGETS
 from theory.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, registry
 from theory.sources import sources
-from theory.verdicts import commit_of, write_json
+from theory.verdicts import commit_of, write_page
 
 MORE_SEEDS = 4
 """Times the budget's, in the pool that experiments are drawn from; data sets are many already."""
@@ -427,11 +426,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
 def publish(record: dict[str, Any], directory: Path) -> None:
     """Write record, figure and table."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "calibration.json", record)
-    draw(record, directory / "calibration.png")
-    write_atomically(directory / "CALIBRATION.md", table(record).encode())
-    Console().print(f"{directory / 'CALIBRATION.md'}, with record and figure beside it")
+    write_page(record, directory, "calibration", draw=draw, page=table)
 
 
 def main(arguments: list[str] | None = None) -> int:

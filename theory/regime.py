@@ -3,8 +3,7 @@
 The constants, steps and radii that the theorem speaks of are measured at conv4 networks: as they began, and as a
 checkpoint has them. Tasks are fixed episodes of the validation classes, with samples drawn anew from the same classes;
 the support loss of a task is the mean over support sets of the episode's size, so that a set is a sample of it with
-batch norm and all. Everything is in float64. A network is measured once: the same command goes on where it was cut off.
-Writes a record, a figure and a table. Read next: `local.py`, `bounds.py`.
+batch norm and all. Everything is in float64.
 
 A measurement at a point refutes a constant that it exceeds, and a step that is too long for the curvature found there.
 That a bound or an assumption holds everywhere it cannot show: a ratio of at most 1 means *not refuted here*. Constants
@@ -14,6 +13,9 @@ is Lipschitz on all of the space; the quotients say whether that is felt at the 
 update is a multiple of the meta-gradient, which Adam's is not: for a network trained by Adam, eta L_F is that of a
 plain step of the same eta, the largest of its schedule. An order such as O(1/sqrt T) is neither true nor false at a
 single T: what is given is the constant in front of it.
+
+A network is measured once: the same command goes on where it was cut off. Writes a record, a figure and a table. Read
+next: `local.py`, `bounds.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,6 @@ import numpy as np
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -60,13 +61,12 @@ from sharp_maml import (
     open_dataset,
     provenance,
     trained_params,
-    write_atomically,
 )
 from synthetic import Constants
 from theory.bounds import bias, evaluate, rate, smoothness, variance_fresh, variance_shared
 from theory.local import SCALES, of_task, of_tasks
 from theory.sources import sources
-from theory.verdicts import commit_of, write_json
+from theory.verdicts import commit_of, write_json, write_page
 
 SPLIT = "validation"
 IMAGES = Path("results/data/synthetic-images-16-100")
@@ -294,7 +294,7 @@ def shown(values: Sequence[float]) -> str:
     """The range of a ratio over seeds, bold where any exceeds 1."""
     if not values:
         return "unknown"
-    low, high = (f"{value:.2g}" for value in (min(values), max(values)))
+    low, high = (f"{float(f'{value:.2g}'):g}" for value in (min(values), max(values)))
     text = low if low == high else f"{low} to {high}"
     return f"**{text}**" if max(values) > 1 else text
 
@@ -307,7 +307,7 @@ def table(record: Mapping[str, Any]) -> str:
     lines = [
         "# The regime of trained networks",
         "",
-        first.removesuffix(" Read next: `local.py`, `bounds.py`."),
+        first,
         "",
         second,
         "",
@@ -319,7 +319,8 @@ def table(record: Mapping[str, Any]) -> str:
         "Each number is what was measured over what the theorem asks; its range is that over training seeds, and it is "
         "bold where it exceeds 1. kappa = 1 + beta L1; b bounds the bias and G the root of the mean squared gradient "
         "(`theory/bounds.py`), both with the constants measured here. Unknown are formulas of one inner step "
-        "where there are several, and shares of a gradient whose square was estimated as negative.",
+        "where there are several, and shares of a gradient whose square was estimated as negative. Rows of one seed "
+        "begin as the same network: eigenvalues, quotients and L_F of their initial states are one measurement.",
         "",
         f"| ratio | | above 1 in | {' | '.join(by_group)} |",
         "|---|---|---|" + "---|" * len(by_group),
@@ -422,11 +423,7 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
 def publish(record: dict[str, Any], directory: Path) -> None:
     """Write record, figure and table."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "regime.json", record)
-    draw(record, directory / "regime.png")
-    write_atomically(directory / "REGIME.md", table(record).encode())
-    Console().print(f"{directory / 'REGIME.md'}, with record and figure beside it")
+    write_page(record, directory, "regime", draw=draw, page=table)
 
 
 def measure(path: Path, data: Path, settings: Settings, kept: Path) -> dict[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
 from sharp_maml import provenance, write_atomically
 from theory.claim import LEVEL, Budget, Curve, Evidence, Item, Unit, Verdict, decide, registry
@@ -180,6 +181,23 @@ def commit_of(origin: Mapping[str, Any]) -> str:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON so that `path` holds the old content or the new one, whole."""
     write_atomically(path, (json.dumps(content, indent=1, default=float) + "\n").encode())
+
+
+def write_page(
+    record: dict[str, Any],
+    directory: Path,
+    name: str,
+    *,
+    draw: Callable[[dict[str, Any], Path], None],
+    page: Callable[[dict[str, Any]], str],
+) -> None:
+    """Write a record with its figure and its page, `<name>.json`, `<name>.png` and `<NAME>.md`, and say so."""
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(directory / f"{name}.json", record)
+    draw(record, directory / f"{name}.png")
+    path = directory / f"{name.upper()}.md"
+    write_atomically(path, page(record).encode())
+    Console().print(f"{path}, with record and figure beside it")
 
 
 def _recorded_seconds(name: str) -> float:

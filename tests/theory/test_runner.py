@@ -151,9 +151,8 @@ def test_what_is_stacked_already_is_not_stacked_again(monkeypatch: pytest.Monkey
         episode, factor = pair
         return episode.support.inputs * episode.query.inputs * factor
 
-    first, again = [f(pair) for pair in zip(episodes, x + 1, strict=True)], []
-    for episode, factor in zip(episodes, first, strict=True):
-        again.append(f((episode, factor)))
+    first = [f(pair) for pair in zip(episodes, x + 1, strict=True)]
+    again = [f(pair) for pair in zip(episodes, first, strict=True)]
     found = tasks_at_once(f, zip(parts, x + 1, strict=True))
     assert all(map(torch.equal, found, first))
     monkeypatch.delattr(torch, "stack")
