@@ -2,7 +2,7 @@
 
 No decision is taken in floating point: roots are isolated by rational numbers, and a stationary point is a minimum, a
 maximum or flat by the exact signs of the derivative on its two sides. Two engines that share nothing but the
-polynomial do this, `stationary_points` (certified complex roots, FLINT) and `sturm_points` (Sturm sequences, SymPy).
+polynomial do this, `stationary_points` (Descartes' rule of signs) and `sturm_points` (Sturm sequences): see `roots.py`.
 
 Notation: l_m is the loss of task m on support and query set alike, T_m(x) = x - beta l_m'(x), R = (1/M) sum_m l_m is
 ERM and F = (1/M) sum_m l_m(T_m) is MAML. Read next: `claims/lemma/`.
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from flint import arb, fmpq, fmpq_poly
-from sympy import Poly, Symbol
+from flint import fmpq, fmpq_poly
 
 from synthetic import Exact, ExactFamily
+from theory.roots import changes, real_roots, sign, square_free, sturm_sequence
 
 Kind = Literal["minimum", "maximum", "flat"]
 
@@ -160,30 +160,6 @@ def maml_slope(family: ExactFamily, beta: Fraction) -> Quotient:
     return mean([task.slope(task.inner) * task.stretch for task in inner_steps(family, beta)])
 
 
-def real_roots(polynomial: fmpq_poly) -> list[tuple[Fraction, Fraction]]:
-    """The distinct real roots, each alone in an interval with rational ends, from left to right.
-
-    The square-free part has simple roots, which FLINT encloses in disjoint balls; those of real roots, and no others,
-    have an imaginary part that is exactly zero.
-
-    Args:
-        polynomial: Not zero.
-
-    Returns:
-        Intervals that are disjoint; a single number twice where the root is known exactly.
-
-    Raises:
-        ValueError: The polynomial is zero.
-    """
-    if polynomial.degree() < 0:
-        raise ValueError("the zero polynomial: every number is a root")
-    roots: Any = _square_free(polynomial).numer().complex_roots()
-    intervals = sorted(_interval(ball.real) for ball, _ in roots if ball.imag == 0)
-    if any(left[1] >= right[0] for left, right in pairwise(intervals)):
-        raise ArithmeticError(f"two enclosures of roots overlap: {intervals}")
-    return intervals
-
-
 def stationary_points(slope: Quotient) -> tuple[Point, ...]:
     """All stationary points of a function on the line, from left to right.
 
@@ -201,7 +177,7 @@ def stationary_points(slope: Quotient) -> tuple[Point, ...]:
     if not roots:
         return ()
     between = [(left[1] + right[0]) / 2 for left, right in pairwise(roots)]
-    signs = [_sign(slope.numerator, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1)]
+    signs = [sign(slope.numerator, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1)]
     return tuple(
         Point(*root, _kind(before, after)) for root, (before, after) in zip(roots, pairwise(signs), strict=True)
     )
@@ -219,17 +195,14 @@ def sturm_points(slope: Quotient) -> tuple[Point, ...]:
     Raises:
         ValueError: The function is constant.
     """
-    coefficients = [Fraction(int(c.p), int(c.q)) for c in slope.numerator.coeffs()]
-    if not coefficients:
+    own = [int(c) for c in slope.numerator.numer().coeffs()]
+    if not own:
         raise ValueError("the derivative is zero: the function is constant, and every point is stationary")
-    polynomial = Poly(coefficients[::-1], Symbol("x"), domain="QQ")
-    sequence = [_integers(member) for member in polynomial.sturm()] if len(coefficients) > 1 else [[1]]
+    sequence = sturm_sequence(own)
 
     def variations(x: Fraction) -> int:
-        signs = [sign for sign in (_sign_at(member, x) for member in sequence) if sign]
-        return sum(a != b for a, b in pairwise(signs))
+        return changes([_sign_at(member, x) for member in sequence])
 
-    own = _integers(polynomial)
     reach = 1 + Fraction(max(abs(c) for c in own), abs(own[-1]))  # Cauchy's bound
     found: list[Point] = []
     waiting = [(-reach, reach, variations(-reach), variations(reach))]
@@ -265,12 +238,12 @@ def balance(points: Sequence[Point]) -> int:
 
 def contained(one: Quotient, other: Quotient) -> bool:
     """Whether every root of the first numerator, real or not, is one of the second: its square-free part divides it."""
-    return (other.numerator % _square_free(one.numerator)).degree() < 0
+    return (other.numerator % square_free(one.numerator)).degree() < 0
 
 
 def is_root(polynomial: Quotient, x: Fraction) -> bool:
     """Whether a function vanishes at a rational number."""
-    return not _sign(polynomial.numerator, x)
+    return not sign(polynomial.numerator, x)
 
 
 def signs(function: Quotient) -> set[int]:
@@ -280,9 +253,9 @@ def signs(function: Quotient) -> set[int]:
     _check(function)
     roots = real_roots(function.numerator)
     if not roots:
-        return {_sign(function.numerator, Fraction(0))}
+        return {sign(function.numerator, Fraction(0))}
     between = [(left[1] + right[0]) / 2 for left, right in pairwise(roots)]
-    return {0, *(_sign(function.numerator, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1))}
+    return {0, *(sign(function.numerator, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1))}
 
 
 def bracket(holds: Callable[[Fraction], bool], low: Fraction, high: Fraction, width: Fraction) -> tuple[Fraction, ...]:
@@ -311,7 +284,7 @@ def bracket(holds: Callable[[Fraction], bool], low: Fraction, high: Fraction, wi
 def _check(function: Quotient) -> None:
     if function.numerator.degree() < 0:
         raise ValueError("the derivative is zero: the function is constant, and every point is stationary")
-    if real_roots(function.denominator) or _sign(function.denominator, Fraction(0)) < 0:
+    if real_roots(function.denominator) or sign(function.denominator, Fraction(0)) < 0:
         raise ValueError(f"the function has a pole: its denominator {function.denominator} is not positive everywhere")
 
 
@@ -323,35 +296,12 @@ def _total(parts: Sequence[Quotient]) -> Quotient:
     return reduce(Quotient.__add__, parts)
 
 
-def _square_free(polynomial: fmpq_poly) -> fmpq_poly:
-    return polynomial // polynomial.gcd(polynomial.derivative()) if polynomial.degree() > 0 else polynomial
-
-
 def _q(value: Exact) -> fmpq:
     return fmpq(value.numerator, value.denominator)
 
 
 def _poly(coefficients: Sequence[Exact]) -> fmpq_poly:
     return fmpq_poly([_q(c) for c in coefficients])
-
-
-def _interval(ball: arb) -> tuple[Fraction, Fraction]:
-    """The ends of a ball, exactly."""
-    middle, radius = (
-        Fraction(int(mantissa)) * Fraction(2) ** int(exponent)
-        for mantissa, exponent in (part.man_exp() for part in (ball.mid(), ball.rad()))
-    )
-    return middle - radius, middle + radius
-
-
-def _sign(polynomial: fmpq_poly, x: Fraction) -> int:
-    value = polynomial(_q(x))
-    return (value > 0) - (value < 0)
-
-
-def _integers(polynomial: Poly) -> list[int]:
-    """Coefficients times a positive number, the constant one first."""
-    return [int(c) for c in polynomial.clear_denoms(convert=True)[1].primitive()[1].all_coeffs()[::-1]]
 
 
 def _sign_at(coefficients: Sequence[int], x: Fraction) -> int:

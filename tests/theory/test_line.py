@@ -30,12 +30,12 @@ from theory.line import (
     maml,
     maml_slope,
     mean,
-    real_roots,
     same,
     signs,
     stationary_points,
     sturm_points,
 )
+from theory.roots import real_roots
 
 FRACTIONS = st.fractions(-4, 4, max_denominator=16)
 ENGINES = [stationary_points, sturm_points]

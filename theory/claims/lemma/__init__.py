@@ -36,7 +36,8 @@ from typing import NamedTuple
 
 from synthetic import ExactFamily, PolynomialRegression, Rational
 from theory.claim import Curve, Item
-from theory.line import Point, erm, erm_slope, inner_steps, maml, maml_slope, real_roots, stationary_points
+from theory.line import Point, erm, erm_slope, inner_steps, maml, maml_slope, stationary_points
+from theory.roots import real_roots
 
 EXACT = 0.5
 """Room of a rule about whole numbers on both sides: any other number is outside."""

@@ -1,7 +1,8 @@
 """Two engines that share no algorithm count the same stationary points.
 
-Statement: certified complex roots of the square-free part (FLINT) and bisection with Sturm sequences (SymPy) find the
-same points, of the same kinds in the same order, of ERM and of MAML, for every random set of tasks.
+Statement: Descartes' rule of signs on the square-free part (FLINT's arithmetic) and bisection with Sturm sequences
+(Python's integers) find the same points, of the same kinds in the same order, of ERM and of MAML, for every random set
+of tasks.
 
 Source: derived here; it is what the other claims of this part rest on.
 
@@ -35,7 +36,7 @@ Points = tuple[Point, ...]
 
 
 def cells(budget: Budget, seed: int) -> Iterator[tuple[str, list[tuple[ExactFamily, Q]]]]:
-    """Tasks and steps by cell; fewer where a Sturm sequence takes seconds."""
+    """Tasks and steps by cell; fewer where a Sturm sequence takes long."""
     n = budget.instances
     for tasks, samples, of_cell in ((1, 1, n), (2, 1, max(2, n * 3 // 5)), (3, 1, n // 20), (1, 2, n // 20)):
         drawn = robust(max(1, of_cell), seed, tasks=tasks, samples=samples)
