@@ -67,13 +67,13 @@ theory: $(VENV)/dev  ## all claims and their controls, with report and figures: 
 	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
 
 calibration: $(VENV)/dev  ## how often the claims' rules err, under planted truths and their own noise: BUDGET=test|full
-	OMP_NUM_THREADS=1 $(RUN) -m theory.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
+	OMP_NUM_THREADS=1 $(RUN) -m theory.check.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
 
 regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains what is missing of the demo tier, measures: SEEDS=n RESULTS=dir
 	$(RUN) -m reproductions.table1 --rows maml both --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
-	$(RUN) -m sharp_maml.train theory/regime.toml data=$(or $(RESULTS),results)/data/synthetic-images-16-100 \
+	$(RUN) -m sharp_maml.train theory/networks/regime.toml data=$(or $(RESULTS),results)/data/synthetic-images-16-100 \
 	  --directory $(or $(RESULTS),results)/demo/maml-sgd/seed0
-	OMP_NUM_THREADS=1 $(RUN) -m theory.regime $(foreach row,maml both maml-sgd,$(or $(RESULTS),results)/demo/$(row)/seed*/best.safetensors) \
+	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.regime $(foreach row,maml both maml-sgd,$(or $(RESULTS),results)/demo/$(row)/seed*/best.safetensors) \
 	  --data $(or $(RESULTS),results)/data/synthetic-images-16-100 --output $(or $(RESULTS),results)/theory
 
 mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and who notices (a quarter of an hour): RESULTS=dir

@@ -108,6 +108,37 @@ def test_the_core_has_no_circle_of_imports():
     assert order.index("sharp_maml.base") < order.index("sharp_maml.meta") < order.index("sharp_maml.train")
 
 
+def rooms(path: Path) -> set[str]:
+    """The rooms of `theory` that a module there imports from: `check`, `runner`, `rate`, `rate.claims`, ..."""
+    found = set()
+    for target, _ in imports(path.read_text(encoding="utf-8"), module_name(path)):
+        _, *parts = target.split(".") if target.startswith("theory.") else [""]
+        if parts:
+            found.add(".".join(parts[:2]) if "claims" in parts else parts[0])
+    return found
+
+
+PARTS = ("rate", "lemma", "generalization")
+THEORY = {
+    "check": {"check"},
+    "runner": set(),
+    **{part: {"check", "runner", part} for part in PARTS},
+    **{f"{part}.claims": {"check", "runner", part, f"{part}.claims"} for part in PARTS},
+    "networks": {"check", "rate", "generalization", "networks"},
+}
+"""What each room of `theory` may import: the frame nothing else, a part nothing of another part, engines no claim."""
+
+
+@pytest.mark.parametrize("path", [path for path in modules("theory") if path.parent.name != "theory"], ids=module_name)
+def test_the_rooms_of_theory_are_apart(path):
+    _, *parts = path.relative_to(ROOT).with_suffix("").parts
+    assert rooms(path) <= THEORY[".".join(parts[:-1])]
+
+
+def test_the_shared_runner_needs_no_room_of_theory():
+    assert rooms(ROOT / "theory/runner.py") == THEORY["runner"]
+
+
 def test_nothing_in_the_core_imports_the_training_loop():
     assert [module_name(path) for path in modules("sharp_maml") if "sharp_maml.train" in inside(path)] == []
 
@@ -137,7 +168,7 @@ def test_every_public_name_is_imported_by_the_package_itself():
         ("synthetic.images", "from sharp_maml import cross_entropy", "does not export it"),
         ("synthetic.images", "from sharp_maml import train", "the command"),
         ("synthetic.images", "from theory import Claim", "may import ['sharp_maml']"),
-        ("theory.claim", "from reproductions import cells", "may import ['sharp_maml', 'synthetic']"),
+        ("theory.check.claim", "from reproductions import cells", "may import ['sharp_maml', 'synthetic']"),
         ("reproductions.cells", "from theory import Claim", "may import ['sharp_maml', 'synthetic']"),
         ("reproductions.cells", "from sharp_maml.estimates import Estimate", "only public names"),
         ("reproductions.cells", "from sharp_maml import _pretty", "does not export it"),

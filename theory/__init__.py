@@ -1,1 +1,1 @@
-"""Executable checks of the paper's claims. `python -m theory --help`; the first file to read is `claim.py`."""
+"""Executable checks of the paper's claims. `python -m theory --help`; the first file to read is `check/claim.py`."""

@@ -19,11 +19,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from theory.budgets import BUDGETS, SMOKE
-from theory.claim import Budget, Claim, Unit, Verdict, registry
-from theory.figures import draw
-from theory.report import report
-from theory.verdicts import judge, read, write
+from theory.check.budgets import BUDGETS, SMOKE
+from theory.check.claim import Budget, Claim, Unit, Verdict, registry
+from theory.check.figures import draw
+from theory.check.report import report
+from theory.check.verdicts import judge, read, write
 
 SEED = 20220606
 """Base seed of recorded runs. Settings were chosen on seeds 0 to 9."""

@@ -3,7 +3,7 @@
 A lane is one schedule at one horizon T. All lanes take their steps together, each for every seed, and stop counting at
 their horizon. Seed s sees the same samples in every lane, and in another run whose perturbations are made otherwise, so
 that they are compared pair by pair. The core is traced once for a number of lanes, which saves the overhead of the
-transforms without changing an operation. Read next: `slopes.py`, which reads rates off the averages.
+transforms without changing an operation. Read next: `rate/exponents.py`, which reads rates off the averages.
 """
 
 from __future__ import annotations

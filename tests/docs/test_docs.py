@@ -13,7 +13,7 @@ import torch
 from reproductions.specification import load
 from reproductions.table1 import build_lines, tracked_records
 from sharp_maml import Batch, Episode, SharpMAML
-from theory.claim import LEVEL, Item
+from theory.check.claim import LEVEL, Item
 
 ROOT = Path(__file__).parents[2]
 LEDGER = (ROOT / "docs/claims.md").read_text(encoding="utf-8")

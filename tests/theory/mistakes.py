@@ -44,17 +44,21 @@ class Mutant:
 
 
 META, ASCENT, TREE = "sharp_maml/meta.py", "sharp_maml/ascent.py", "sharp_maml/tree.py"
-ESTIMATES, CLAIM, SLOPES = "sharp_maml/estimates.py", "theory/claim.py", "theory/slopes.py"
-BOUNDS, PAC_BAYES, INSTANCES = "theory/bounds.py", "theory/pac_bayes.py", "theory/instances.py"
-LINE, PLANE, INTERVALS = "theory/line.py", "theory/plane.py", "theory/intervals.py"
+ESTIMATES, CLAIM, SLOPES = "sharp_maml/estimates.py", "theory/check/claim.py", "theory/rate/exponents.py"
+BOUNDS, PAC_BAYES, INSTANCES = (
+    "theory/rate/theorem.py",
+    "theory/generalization/pac_bayes.py",
+    "theory/generalization/extreme.py",
+)
+LINE, PLANE, INTERVALS = "theory/lemma/line.py", "theory/lemma/plane.py", "theory/lemma/intervals.py"
 WELLS, LOGCOSH, WELSCH = "synthetic/wells.py", "synthetic/logcosh.py", "synthetic/welsch.py"
 
 _meta = "tests/sharp_maml/test_meta.py::"
 _loop = f"{_meta}test_every_variant_and_option_equals_the_unrolled_loop"
 _difference = f"{_meta}test_maml_equals_finite_differences_of_the_meta_loss"
 _ascent, _estimates = "tests/sharp_maml/test_ascent.py::", "tests/sharp_maml/test_estimates.py::"
-_formulas = "tests/theory/test_bounds.py::test_expressions_evaluate_to_the_formulas"
-_pac = "tests/theory/test_pac_bayes.py::"
+_formulas = "tests/theory/rate/test_theorem.py::test_expressions_evaluate_to_the_formulas"
+_pac = "tests/theory/generalization/test_pac_bayes.py::"
 _theorem = f"{_pac}test_the_theorem_is_the_formula_at_its_best_prior"
 _wells, _logcosh = "tests/synthetic/test_wells.py::", "tests/synthetic/test_logcosh.py::"
 
@@ -190,12 +194,12 @@ MUTANTS = (
     Mutant("0.97 of the leading constant", BOUNDS,
            "return stationarity(smoothness, bias, variance)",
            "return sp.Rational(97, 100) * stationarity(smoothness, bias, variance)", _formulas, "rate_sharp"),
-    Mutant("a step beyond 1/L_F is not refused", "theory/claims/rate/bound.py",
+    Mutant("a step beyond 1/L_F is not refused", "theory/rate/claims/bound.py",
            "if outer * evaluate(smoothness, constants, beta=inner) > 1:", "if outer < 0:",
-           "tests/theory/test_bounds.py::test_a_step_beyond_the_theorem_is_refused"),
-    Mutant("the worst case over smooth functions has half of the errors", "theory/worst_case.py",
+           "tests/theory/rate/test_theorem.py::test_a_step_beyond_the_theorem_is_refused"),
+    Mutant("the worst case over smooth functions has half of the errors", "theory/rate/pep.py",
            "x = x - eta * b * error", "x = x - eta * b * error / 2",
-           "tests/theory/test_worst_case.py::test_the_longest_step_has_a_closed_worst_case"),
+           "tests/theory/rate/test_pep.py::test_the_longest_step_has_a_closed_worst_case"),
     # The generalization bound: every term of the theorem.
     Mutant("s without sqrt d", PAC_BAYES,
            "(sp.sqrt(d) + sp.sqrt(sp.log(N)))", "sp.sqrt(sp.log(N))",
@@ -263,7 +267,7 @@ MUTANTS = (
            "smoke"),
     Mutant("the risk at x in place of its maximum over the ball", INSTANCES,
            "(self.ball if empirical is None else empirical)", "(self.empirical if empirical is None else empirical)",
-           "tests/theory/test_instances.py::test_the_bound_with_all_its_terms_is_the_theorem",
+           "tests/theory/generalization/test_extreme.py::test_the_bound_with_all_its_terms_is_the_theorem",
            "generalization_terms"),
     Mutant("N = n M for the risk of a new task", PAC_BAYES,
            "number = tasks if random_tasks else samples * tasks", "number = samples * tasks",
@@ -275,9 +279,9 @@ MUTANTS = (
            "kl_radius = (divergence + sp.log(2 * sp.sqrt(N) / (weight * delta)))",
            "kl_radius = (divergence + sp.log(1 / (weight * delta)))",
            f"{_pac}test_the_exponential_moment_of_the_kl_form"),
-    Mutant("the enclosure of a maximum without the slope", "theory/perturbation.py",
+    Mutant("the enclosure of a maximum without the slope", "theory/generalization/risk.py",
            "values + slopes.norm(dim=-1) * reach + smoothness", "values + smoothness",
-           "tests/theory/test_perturbation.py::test_the_enclosure_holds_the_maximum_of_a_dense_grid"),
+           "tests/theory/generalization/test_risk.py::test_the_enclosure_holds_the_maximum_of_a_dense_grid"),
     # The rules of decision.
     Mutant("Holm's correction is left out", ESTIMATES,
            "if p_values[index] > level / (len(p_values) - done):", "if p_values[index] > level:",
@@ -294,74 +298,74 @@ MUTANTS = (
     Mutant("a run's decisions are taken without Holm's correction", CLAIM,
            "flat = holm([p for unit in noisy for p in p_values[unit]], LEVEL)",
            "flat = [p <= LEVEL for unit in noisy for p in p_values[unit]]",
-           "tests/theory/test_claim.py::test_many_noisy_claims_are_decided_more_carefully_than_one"),
+           "tests/theory/check/test_claim.py::test_many_noisy_claims_are_decided_more_carefully_than_one"),
     Mutant("one number inside its region supports a claim about all", CLAIM,
            "return max(outside), ", "return min(outside), ",
-           "tests/theory/test_claim.py::test_a_claim_is_supported_by_its_worst_item_and_refuted_by_any",
+           "tests/theory/check/test_claim.py::test_a_claim_is_supported_by_its_worst_item_and_refuted_by_any",
            "generalization_ball"),
     Mutant("a one-sided p-value where either side refutes", CLAIM,
            "2 * min(at_most_low, at_least_high)", "min(at_most_low, at_least_high)",
-           "tests/theory/test_claim.py::test_an_equivalence_is_two_one_sided_tests"),
+           "tests/theory/check/test_claim.py::test_an_equivalence_is_two_one_sided_tests"),
     Mutant("n degrees of freedom for n - 1 in a p-value", CLAIM,
            "float(stdtr(self.n - 1, t)), float(stdtr(self.n - 1, -t))",
            "float(stdtr(self.n, t)), float(stdtr(self.n, -t))",
-           "tests/theory/test_claim.py::test_an_equivalence_is_two_one_sided_tests"),
+           "tests/theory/check/test_claim.py::test_an_equivalence_is_two_one_sided_tests"),
     Mutant("a count's upper tail without the count itself", CLAIM,
            "bdtrc(self.successes - 1, ", "bdtrc(self.successes, ",
-           "tests/theory/test_claim.py::test_the_p_values_of_a_share_are_those_of_exact_binomial_tests"),
+           "tests/theory/check/test_claim.py::test_the_p_values_of_a_share_are_those_of_exact_binomial_tests"),
     Mutant("a claim passes whatever its controls do", CLAIM,
            "self.outcome == self.claim.expected and self.turned == len(self.claim.controls)",
            "self.outcome == self.claim.expected",
-           "tests/theory/test_claim.py::test_a_claim_does_not_pass_without_its_control_coming_out_the_other_way"),
+           "tests/theory/check/test_claim.py::test_a_claim_does_not_pass_without_its_control_coming_out_the_other_way"),
     Mutant("the bootstrap's variance without Bessel's correction", SLOPES,
            ".std(ddof=1) * np.sqrt(seeds / (seeds - 1))", ".std(ddof=1)",
-           "tests/theory/test_slopes.py::test_the_slopes_error_is_unbiased_for_few_seeds"),
+           "tests/theory/rate/test_exponents.py::test_the_slopes_error_is_unbiased_for_few_seeds"),
     Mutant("logarithms are averaged over seeds", SLOPES,
            "float(_fit(T, averages.mean(1, keepdims=True))[0])", "float(_fit(T, averages).mean())",
-           "tests/theory/test_slopes.py::test_seeds_are_averaged_before_the_logarithm"),
+           "tests/theory/rate/test_exponents.py::test_seeds_are_averaged_before_the_logarithm"),
     Mutant("the error of a ratio forgets that seeds are paired", SLOPES,
            "residual = a - value * b", "residual = a - a.mean()",
-           "tests/theory/test_slopes.py::test_the_ratios_error_is_what_repeating_the_experiment_shows_and_pairs_help"),
+           "tests/theory/rate/test_exponents.py::test_the_ratios_error_is_what_repeating_the_experiment_shows_and_pairs_help"),
     # Exact and certified counts.
     Mutant("the slope of MAML on the line without the derivative of the inner step", LINE,
            "task.slope(task.inner) * task.stretch for task", "task.slope(task.inner) for task",
-           "tests/theory/test_line.py::test_the_slope_is_the_derivative_of_the_loss", "lemma_counterexamples",
+           "tests/theory/lemma/test_line.py::test_the_slope_is_the_derivative_of_the_loss", "lemma_counterexamples",
            "smoke"),
     Mutant("the inner step on the line goes uphill", LINE,
            "inner = X - slope * beta", "inner = X + slope * beta",
-           "tests/theory/test_line.py::test_values_and_derivatives_are_those_of_the_core", "lemma_counterexamples",
-           "smoke"),
+           "tests/theory/lemma/test_line.py::test_values_and_derivatives_are_those_of_the_core",
+           "lemma_counterexamples", "smoke"),
     Mutant("the quotient rule with a plus", LINE,
            "n.derivative() * d - n * d.derivative()", "n.derivative() * d + n * d.derivative()",
-           "tests/theory/test_line.py::test_the_derivative_is_the_quotient_rule_of_values"),
+           "tests/theory/lemma/test_line.py::test_the_derivative_is_the_quotient_rule_of_values"),
     Mutant("pairs of complex roots are counted as real ones", LINE,
            "if ball.imag == 0)", "if ball.imag >= 0)",
-           "tests/theory/test_line.py::test_known_roots_are_found_with_their_kinds[stationary_points]"),
+           "tests/theory/lemma/test_line.py::test_known_roots_are_found_with_their_kinds[stationary_points]"),
     Mutant("minimum and maximum are mistaken for each other", LINE,
            '"minimum" if after > 0 else "maximum"', '"minimum" if before > 0 else "maximum"',
-           "tests/theory/test_line.py::test_known_roots_are_found_with_their_kinds[stationary_points]"),
+           "tests/theory/lemma/test_line.py::test_known_roots_are_found_with_their_kinds[stationary_points]"),
     Mutant("saddles are counted as minima", PLANE,
            'return Ball(x, "saddle")', 'return Ball(x, "minimum")',
-           "tests/theory/test_plane.py::test_one_sample_on_the_torus_in_closed_form"),
+           "tests/theory/lemma/test_plane.py::test_one_sample_on_the_torus_in_closed_form"),
     Mutant("points on the seam of the torus are counted twice", PLANE,
            "if problem.reach is not None:\n        return arb(0), arb(0)",
            "if problem:\n        return arb(0), arb(0)",
-           "tests/theory/test_plane.py::test_points_on_the_seam_are_counted_once"),
+           "tests/theory/lemma/test_plane.py::test_points_on_the_seam_are_counted_once"),
     Mutant("the winding number without whole turns", PLANE,
            "(turn - 2 * math.pi * np.round(turn / (2 * math.pi))).sum()", "turn.sum()",
-           "tests/theory/test_plane.py::test_the_winding_number_is_that_of_a_fine_polygon"),
+           "tests/theory/lemma/test_plane.py::test_the_winding_number_is_that_of_a_fine_polygon"),
     Mutant("the Hessian in the plane without the third derivative", PLANE,
            "j[1] * left[3] - beta * bend[1] + hessian[1]", "j[1] * left[3] + hessian[1]",
-           "tests/theory/test_plane.py::test_gradient_and_hessian_are_those_of_the_core"),
+           "tests/theory/lemma/test_plane.py::test_gradient_and_hessian_are_those_of_the_core"),
     Mutant("intervals are not rounded outwards", INTERVALS,
            "return cls(np.nextafter(low, -np.inf), np.nextafter(high, np.inf))", "return cls(low, high)",
-           "tests/theory/test_intervals.py::test_arithmetic_holds_the_exact_result"),
+           "tests/theory/lemma/test_intervals.py::test_arithmetic_holds_the_exact_result"),
     Mutant("the product of intervals misses a corner", INTERVALS,
            "(self.low * other.low, self.low * other.high,", "(self.low * other.low, self.low * other.low,",
-           "tests/theory/test_intervals.py::test_arithmetic_holds_the_exact_result"),
+           "tests/theory/lemma/test_intervals.py::test_arithmetic_holds_the_exact_result"),
     Mutant("the cosine of an interval misses the turn within", INTERVALS,
            "np.where(wild | _meets(self, 0.0), 1.0,", "np.where(wild, 1.0,",
-           "tests/theory/test_intervals.py::test_a_turn_within_is_reached"),
+           "tests/theory/lemma/test_intervals.py::test_a_turn_within_is_reached"),
     # The tasks: their constants, their noise, whose samples they are.
     Mutant("half of L1 of the wells", WELLS,
            "            L1=self.A,\n", "            L1=self.A / 2,\n",

@@ -30,9 +30,9 @@ import pytest
 
 from sharp_maml import provenance, write_atomically
 from tests.theory.mistakes import MUTANTS, Mutant
-from theory.budgets import BUDGETS
-from theory.claim import Budget, Claim, Unit, Verdict, decide, registry
-from theory.verdicts import commit_of, write_json
+from theory.check.budgets import BUDGETS
+from theory.check.claim import Budget, Claim, Unit, Verdict, decide, registry
+from theory.check.verdicts import commit_of, write_json
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("sharp_maml", "synthetic", "theory", "tests")

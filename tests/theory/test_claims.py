@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from theory.__main__ import SEED
-from theory.budgets import TEST
-from theory.claim import registry
-from theory.figures import draw
-from theory.report import report
-from theory.verdicts import judge
+from theory.check.budgets import TEST
+from theory.check.claim import registry
+from theory.check.figures import draw
+from theory.check.report import report
+from theory.check.verdicts import judge
 
 pytestmark = pytest.mark.theory
 CLAIMS = registry()

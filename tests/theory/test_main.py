@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from theory import verdicts
 from theory.__main__ import listing, main, outcomes
-from theory.budgets import BUDGETS, SMOKE
-from theory.calibration import headline
-from theory.claim import registry
-from theory.report import report
-from theory.sources import sources
+from theory.check import verdicts
+from theory.check.budgets import BUDGETS, SMOKE
+from theory.check.calibration import headline
+from theory.check.claim import registry
+from theory.check.report import report
+from theory.check.sources import sources
 
 QUICK = ["--only", "rate_algebra", "--jobs", "1", "--budget", "smoke"]
 
@@ -93,12 +93,12 @@ def test_a_record_that_was_measured_by_other_code_is_refused(written, tmp_path, 
     place, _ = written
     (tmp_path / "records").mkdir()
     record = json.loads((place / "records/rate_algebra.json").read_text())
-    assert record["sources"] == sources("theory.claims.rate.algebra")
-    record["sources"]["theory.bounds"] = "0" * 16
+    assert record["sources"] == sources("theory.rate.claims.algebra")
+    record["sources"]["theory.rate.theorem"] = "0" * 16
     (tmp_path / "records/rate_algebra.json").write_text(json.dumps(record))
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "was measured by other code: theory.bounds changed since" in error
+    assert "was measured by other code: theory.rate.theorem changed since" in error
     assert "`python -m theory --only rate_algebra --budget smoke" in error
 
 

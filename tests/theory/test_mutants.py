@@ -18,10 +18,10 @@ from tests.theory import mutants
 from tests.theory.mistakes import MUTANTS, Mutant
 from tests.theory.mutants import ROOT, kept, main, page
 from theory import runner
-from theory.budgets import SMOKE
-from theory.claim import Unit, decide, registry
-from theory.claims.rate import pieces
-from theory.verdicts import TRACKED
+from theory.check.budgets import SMOKE
+from theory.check.claim import Unit, decide, registry
+from theory.check.verdicts import TRACKED
+from theory.rate.claims import pieces
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

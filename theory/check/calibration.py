@@ -1,0 +1,476 @@
+"""How often the rules err, under planted truths and the claims' own noise: `python -m theory.check.calibration`.
+
+Every statistical claim is measured once, with more seeds than its budget has, for a pool. Its experiment is then
+repeated: the budget's number of seeds, or data sets, is drawn from the pool with replacement, and the same function as
+in the claim makes the number and its standard error. The truth of these repetitions is what that function says of the
+pool. A factor on the values puts it anywhere: size^c adds c to an exponent, a plain factor multiplies a ratio or a
+mean. A share of trials needs no repetitions, its distribution being binomial.
+
+The noisiest number of a claim gets a truth inside, on the edges and outside of its region, the claim's other numbers
+being known to lie inside, and the claim's rule decides: at the level of all decisions, as if the claim were alone, and
+at the smallest p-value that Holm's correction can ask for in a full run. For the p-values themselves every number has
+its truth on an edge: a p-value is at most 0.05 in no more than a share of 0.05. Writes a record, a figure and a table.
+Read next: `alarms.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from sharp_maml import clopper_pearson, provenance
+from theory.check.budgets import BUDGETS
+from theory.check.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, registry
+from theory.check.sources import sources
+from theory.check.verdicts import commit_of, write_page
+
+MORE_SEEDS = 4
+"""Times the budget's, in the pool that experiments are drawn from; data sets are many already."""
+PLACES = (0.0, 0.25, 0.5, 0.65, 0.8, 0.875, 0.95, 1.0, 1.05, 1.125, 1.25, 1.4, 1.6, 1.8, 2.0, 2.5, 3.0)
+"""Planted truths, in half-widths from the middle of a region, to both sides of it."""
+SHARES = (0.5, 0.7, 0.8, 0.9, 0.94, 0.96, 0.98, 0.99, 1.0, 1.01, 1.02, 1 / 0.97, 1.05, 1.07, 1.1, 1.2, 1.3, 1.5, 2.0)
+"""Planted truths where a region has one edge, in units of it."""
+EDGE, INSIDE, OUTSIDE = (1.0,), (0.5,), (1.4, 1.5)
+"""Places of which the summary speaks; of the last, one is of regions and one of bounds."""
+ALPHAS = (0.05, 0.01, 0.001)
+"""Levels at which the p-values are looked at."""
+KINDS = ("outside", "inside")
+"""What a p-value is against."""
+SEED = 3000
+"""Base seed of the pools; settings were chosen on seeds 0 to 9, `alarms.py` begins at 1000."""
+
+
+@dataclass(frozen=True, eq=False)
+class Repetitions:
+    """What a number came to when its experiment was repeated; of a share of trials everything that it can come to.
+
+    Attributes:
+        item: The number in the pool, with as many samples as an experiment has.
+        measured: The number of every repetition.
+        error: Its standard error.
+    """
+
+    item: Item
+    measured: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+    def planted(self, truth: float) -> tuple[list[Item], NDArray[np.float64]]:
+        """The repetitions as they are with a given truth, and the weight of each."""
+        item, n = self.item, self.item.n
+        if item.successes is not None:
+            counts = range(n + 1)
+            return [Item.share(item.label, k, n, item.predicted) for k in counts], binom.pmf(counts, n, truth)
+        if item.sample is not None and item.sample.is_exponent:
+            measured, error = self.measured + (truth - item.measured), self.error
+        else:
+            measured, error = self.measured * (truth / item.measured), self.error * abs(truth / item.measured)
+        values = zip(measured.tolist(), error.tolist(), strict=True)
+        items = [Item(item.label, value, item.predicted, of_value, n) for value, of_value in values]
+        return items, np.ones(len(items))
+
+
+@lru_cache(maxsize=8)
+def draws(group: int, pool: int, n: int, replications: int) -> NDArray[np.int64]:
+    """Which of the pool each repetition has: the same for numbers of the same runs, as in the experiment."""
+    return np.random.default_rng([group, pool, n]).integers(0, pool, (replications, n))
+
+
+def repeat(item: Item, replications: int) -> Repetitions:
+    """Repetitions of the experiment behind a number.
+
+    Args:
+        item: The number in the pool.
+        replications: How many.
+
+    Returns:
+        The repetitions; none are made of a share.
+    """
+    if item.sample is None:
+        return Repetitions(item, np.empty(0), np.empty(0))
+    more = MORE_SEEDS if item.sample.per_seed else 1
+    groups = [
+        (values, draws(group, values.shape[-1], values.shape[-1] // more, replications))
+        for group, values in enumerate(item.sample.values)
+    ]
+    found = np.empty((2, replications))
+    for i in range(replications):
+        again = item.sample.estimate(*(values[..., drawn[i]] for values, drawn in groups))
+        found[:, i] = again.measured, again.error
+    return Repetitions(replace(item, n=item.n // more), *found)
+
+
+def scale(rule: Rule, item: Item) -> tuple[float, float]:
+    """Middle and half-width of the region of a number; 0 and its edge where it has only one."""
+    low, high = rule.region(item)
+    return (0.0, high) if math.isinf(rule.below) else ((low + high) / 2, (high - low) / 2)
+
+
+def noise(rule: Rule, one: Repetitions) -> float:
+    """The standard error in units of the region; of a share, the largest that it can have."""
+    middle, unit = scale(rule, one.item)
+    if one.item.successes is not None:
+        return 0.5 / math.sqrt(one.item.n) / unit
+    return float(np.median([item.error for item in one.planted(middle or unit)[0]])) / unit
+
+
+def decide(
+    rule: Rule, every: Sequence[Evidence], weights: NDArray[np.float64], levels: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Probability that evidence is called supported, and refuted, at each level."""
+    outside, inside = np.array([rule.p_values(evidence) for evidence in every]).T
+    found: dict[str, dict[str, float]] = {"supported": {}, "refuted": {}}
+    for name, level in levels.items():
+        supported = outside <= level
+        found["supported"][name] = float(weights @ supported / weights.sum())
+        found["refuted"][name] = float(weights @ (~supported & (inside <= level)) / weights.sum())
+    return found
+
+
+def curve(rule: Rule, one: Repetitions, numbers: int, levels: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The operating curve of a rule: what comes of a number whose truth is planted, beside others that are inside.
+
+    Args:
+        rule: The rule.
+        one: Repetitions of the number.
+        numbers: How many the claim has.
+        levels: Levels of the decision, by name.
+
+    Returns:
+        For every planted truth its place, in half-widths from the middle or in units of the only edge, and the
+        probabilities.
+    """
+    middle, unit = scale(rule, one.item)
+    others = (Item("another", one.item.predicted, one.item.predicted),) * (numbers - 1)
+    places = SHARES if math.isinf(rule.below) else sorted({*PLACES, *(-place for place in PLACES)})
+    found = []
+    for place in places:
+        truth = middle + place * unit
+        if one.item.successes is None or 0 <= truth <= 1:
+            items, weights = one.planted(truth)
+            evidence = [Evidence((item, *others)) for item in items]
+            found.append({"place": place, "truth": truth, **decide(rule, evidence, weights, levels)})
+    return found
+
+
+def on_the_edge(rule: Rule, repeated: Sequence[Repetitions]) -> dict[str, Any]:
+    """How often the p-values of single numbers are small whose truth is on an edge: the largest share over all of them.
+
+    Args:
+        rule: The rule.
+        repeated: Repetitions of every number.
+
+    Returns:
+        Number of shares over which the largest was taken, and by kind of p-value and level that share and its number.
+    """
+    largest: dict[str, dict[str, tuple[float, str]]] = {kind: {} for kind in KINDS}
+    tests = 0
+    for one in repeated:
+        for edge in rule.region(one.item):
+            if math.isinf(edge) or (one.item.successes is not None and not 0 < edge < 1):
+                continue
+            items, weights = one.planted(edge)
+            p_values = np.array([rule.p_values(Evidence((item,))) for item in items])
+            for kind, of_kind in zip(KINDS, p_values.T, strict=True):
+                for alpha in ALPHAS:
+                    tests += 1
+                    share = float(weights @ (of_kind <= alpha) / weights.sum())
+                    largest[kind][str(alpha)] = max(
+                        largest[kind].get(str(alpha), (0.0, "")), (share, f"{one.item.label}, at {edge:.4g}")
+                    )
+    return {"tests": tests, **largest}
+
+
+def calibrate(
+    claim: Claim, budget: Budget, seed: int, replications: int, levels: Mapping[str, float]
+) -> dict[str, Any]:
+    """What is written down of a claim.
+
+    Args:
+        claim: A statistical claim.
+        budget: What its experiment has.
+        seed: Base seed of the pool.
+        replications: Repetitions of its experiment.
+        levels: Levels of the decisions, by name.
+
+    Returns:
+        Its rule, its noisiest number, the operating curve, what the whole claim came out as in the repetitions, and the
+        p-values on the edges.
+    """
+    pool = claim.measure(replace(budget, seeds=MORE_SEEDS * budget.seeds), seed).items
+    noisy = [item for item in pool if item.is_noisy]
+    repeated = [repeat(item, replications) for item in noisy]
+    noisiest = max(repeated, key=lambda one: noise(claim.rule, one))
+    item = noisiest.item
+    is_exact = item.successes is not None
+    found: dict[str, Any] = {
+        "rule": claim.rule.text,
+        "expected": claim.expected,
+        "number": item.label,
+        "numbers": len(pool),
+        "region": [None if math.isinf(edge) else edge for edge in claim.rule.region(item)],
+        "half_width": scale(claim.rule, item)[1],
+        "noise": noise(claim.rule, noisiest),
+        "n": item.n,
+        "pool": noisy[repeated.index(noisiest)].n,
+        "replications": None if is_exact else replications,
+        "curve": curve(claim.rule, noisiest, len(pool), levels),
+        "edge": on_the_edge(claim.rule, repeated),
+    }
+    if not is_exact:
+        still = tuple(item for item in pool if not item.is_noisy)
+        together = zip(*(one.planted(one.item.measured)[0] for one in repeated), strict=True)
+        evidence = [Evidence((*items, *still)) for items in together]
+        found["as measured"] = decide(claim.rule, evidence, np.ones(replications), levels)
+    return found
+
+
+def shown(share: float, replications: int | None, level: float = 0.05) -> str:
+    """A probability; with its Clopper-Pearson interval where it was counted."""
+    if replications is None:
+        return f"{share:.2g}"
+    exact = clopper_pearson(round(share * replications), replications, confidence=1 - level)
+    return f"{exact.mean:.4g} [{exact.low:.2g}, {exact.high:.2g}]"
+
+
+def at(found: Mapping[str, Any], *places: float) -> list[dict[str, Any]]:
+    """The points of a curve at places, on either side; 0 and 1 are no places of a share, which cannot lie beyond."""
+    points = [point for place in places for point in found["curve"] if math.isclose(abs(point["place"]), place)]
+    return [point for point in points if found["replications"] is not None or 0 < point["truth"] < 1]
+
+
+def too_small(record: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The p-values that are small too often, by claim: the share's interval, for all shares of a claim, is above."""
+    every: dict[str, list[str]] = {}
+    for name, found in record["claims"].items():
+        edge, replications = found["edge"], found["replications"]
+        for kind in KINDS:
+            for alpha, (share, number) in edge[kind].items():
+                low = share
+                if replications is not None:
+                    level = 0.05 / edge["tests"]
+                    low = clopper_pearson(round(share * replications), replications, confidence=1 - level).low
+                if low > float(alpha):
+                    every.setdefault(name, []).append(f"{kind}, {alpha}: {number}")
+    return every
+
+
+def extreme(record: Mapping[str, Any], outcome: str, level: str, places: Sequence[float]) -> str:
+    """How probable an outcome at places is over claims, at most on an edge, else at least: with an interval for all.
+
+    Shares of trials count on an edge only: elsewhere theirs depends on the number of trials alone.
+    """
+    points = [
+        (point[outcome][level], name, found["replications"])
+        for name, found in record["claims"].items()
+        for point in at(found, *places)
+        if places == EDGE or found["replications"] is not None
+    ]
+    if not points:
+        return "1 (no claim)"
+    share, name, replications = (max if places == EDGE else min)(points, key=lambda point: point[0])
+    return f"{shown(share, replications, 0.05 / len(points))} (`{name}`)"
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """What the record says in a few sentences."""
+    wrong = too_small(record)
+    return (
+        "With its truth on an edge of its region a number was called inside with probability at most "
+        f"{extreme(record, 'supported', 'alone', EDGE)}, and outside with at most "
+        f"{extreme(record, 'refuted', 'alone', EDGE)}, at a level of {record['level']:g}; at "
+        f"{record['strictest']:.1g}, the least that Holm's correction can ask for in a full run, with at most "
+        f"{extreme(record, 'supported', 'strictest', EDGE)} and {extreme(record, 'refuted', 'strictest', EDGE)}. At "
+        "that level a number with a standard error was called inside, half-way from the middle to an edge, with "
+        f"probability at least {extreme(record, 'supported', 'strictest', INSIDE)}, and outside, at {OUTSIDE[0]:g} "
+        f"half-widths or {OUTSIDE[1]:g} of a bound, with at least {extreme(record, 'refuted', 'strictest', OUTSIDE)}. "
+    ) + (
+        "No p-value was small more often than it may be."
+        if not wrong
+        else "P-values are small more often than they may be: "
+        + "; ".join(f"`{name}` ({', '.join(of_name)})" for name, of_name in wrong.items())
+        + "."
+    )
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """The record in markdown."""
+    first, second = (" ".join(part.split()) for part in (__doc__ or "").split("\n\n")[1:3])
+    budget = record["budget"]
+    lines = [
+        "# How often the rules err",
+        "",
+        first,
+        "",
+        second.removesuffix(" Read next: `alarms.py`."),
+        "",
+        f"Budget `{budget['name']}`; {record['replications']} repetitions; base seed {record['seed']}; "
+        f"{commit_of(record)}. Levels: "
+        f"{record['level']:g} alone; {record['strictest']:.2g} = {record['level']:g} / {record['decisions']} at Holm's "
+        "strictest, for two decisions on each statistical claim and control. Intervals are Clopper's and Pearson's, 95 "
+        "per cent. Places are in half-widths of the region from its middle, so that edges are at -1 and 1; where there "
+        "is one edge, in units of it.",
+        "",
+        f"**{headline(record)}**",
+        "",
+        "![operating curves](calibration.png)",
+        "",
+        "*Probability of each outcome against the planted truth, the region being grey. Solid: the claim alone. "
+        "Dashed: Holm's strictest level.*",
+        "",
+        "## Every rule",
+        "",
+        "Of the noisiest number. *Whole claim*: that it comes out as expected, all numbers together, each with the "
+        "truth of its pool, at the strictest level.",
+        "",
+        "| claim | n, of a pool of | half-width, or edge | standard error in it | on the edge: supported | refuted "
+        f"| inside, at {INSIDE[0]:g}: supported, strictest | outside, at {OUTSIDE[0]:g} or {OUTSIDE[1]:g} of a bound: "
+        "refuted, strictest | whole claim |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in record["claims"].items():
+        n, pool = found["replications"], found["pool"]
+        on, inside, outside = (at(found, *places) for places in (EDGE, INSIDE, OUTSIDE))
+        whole = "exact" if n is None else shown(found["as measured"][found["expected"]]["strictest"], n)
+        lines.append(
+            f"| [{name}](#{name}) | {found['n']}, {'binomial' if n is None else pool} | {found['half_width']:.3g} | "
+            f"{found['noise']:.2f} | {shown(max(point['supported']['alone'] for point in on), n)} | "
+            f"{shown(max(point['refuted']['alone'] for point in on), n)} | "
+            f"{shown(min(point['supported']['strictest'] for point in inside), n)} | "
+            f"{shown(min(point['refuted']['strictest'] for point in outside), n)} | {whole} |"
+        )
+    lines += [
+        "",
+        "## The p-values",
+        "",
+        "The largest share of p-values at most as large as a level, over all numbers of a claim and both edges, the "
+        "truth being on the edge; that against *outside* is small where a claim is supported, that against *inside* "
+        "where it is refuted (twice the smaller tail, so that half of its level is to be expected). Intervals are for "
+        "all shares of a claim at once.",
+        "",
+        f"| claim | shares | {' | '.join(f'{kind}: {alpha:g}' for kind in KINDS for alpha in ALPHAS)} |",
+        "|---|---|" + "---|" * 2 * len(ALPHAS),
+    ]
+    for name, found in record["claims"].items():
+        edge = found["edge"]
+        cells = [
+            shown(edge[kind][str(alpha)][0], found["replications"], 0.05 / edge["tests"])
+            for kind in KINDS
+            for alpha in ALPHAS
+        ]
+        lines.append(f"| {name} | {edge['tests']} | {' | '.join(cells)} |")
+    for name, found in record["claims"].items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{found['rule'][0].upper()}{found['rule'][1:]}. Planted: {found['number']}.",
+            "",
+            "| truth | place | supported, alone | supported, strictest | refuted, alone | refuted, strictest |",
+            "|---|---|---|---|---|---|",
+        ]
+        for point in found["curve"]:
+            cells = [
+                shown(point[outcome][level], found["replications"])
+                for outcome in ("supported", "refuted")
+                for level in ("alone", "strictest")
+            ]
+            lines.append(f"| {point['truth']:.4g} | {point['place']:.4g} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", "[Record](calibration.json).", ""])
+
+
+def draw(record: Mapping[str, Any], path: Path) -> None:
+    """The operating curves, a panel a claim."""
+    claims = record["claims"]
+    rows = math.ceil(len(claims) / 3)
+    colours = dict(zip(("supported", "refuted", "inconclusive"), ("#0173b2", "#c44e52", "0.45"), strict=True))
+    with sns.axes_style("ticks"), sns.plotting_context("paper", font_scale=0.8):
+        figure = Figure(figsize=(7.5, 1.9 * rows + 0.5), layout="constrained")
+        panels = figure.subplots(rows, 3, squeeze=False, sharey=True).flat
+        for axes, (name, found) in zip(panels, claims.items(), strict=False):
+            low, high = found["region"]
+            unit = 1.0 if low is not None else found["half_width"]
+            truths = [point["truth"] / unit for point in found["curve"]]
+            axes.axvspan(truths[0] if low is None else low, high / unit, color="0.9", lw=0)
+            for level, style in (("alone", "-"), ("strictest", "--")):
+                supported, refuted = (
+                    np.array([point[outcome][level] for point in found["curve"]])
+                    for outcome in ("supported", "refuted")
+                )
+                shares = dict(zip(colours, (supported, refuted, 1 - supported - refuted), strict=True))
+                for outcome, share in shares.items():
+                    label = f"{outcome}, {level}" if axes is figure.axes[0] else None
+                    axes.plot(truths, share, style, color=colours[outcome], lw=1.1, label=label)
+            axes.set_title(name, fontsize=8)
+            axes.set_xlabel("truth / bound" if low is None else "truth")
+            sns.despine(ax=axes)
+        for axes in list(figure.axes)[len(claims) :]:
+            axes.set_axis_off()
+        for row in range(rows):
+            figure.axes[3 * row].set_ylabel("probability")
+        figure.legend(loc="outside lower center", ncols=3, frameon=False)
+        figure.savefig(path, dpi=200, metadata={"Software": None})
+
+
+def publish(record: dict[str, Any], directory: Path) -> None:
+    """Write record, figure and table."""
+    write_page(record, directory, "calibration", draw=draw, page=table)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m theory.check.calibration",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--budget", choices=("test", "full"), default="test", help="the experiments' (default test)")
+    parser.add_argument("--replications", type=int, default=2000, help="repetitions of each (default 2000)")
+    parser.add_argument("--output", type=Path, default=Path("results/theory"), help="folder (default results/theory)")
+    parser.add_argument("--redraw", action="store_true", help="figure and table from the record in --output")
+    options = parser.parse_args(arguments)
+    if options.redraw:
+        publish(json.loads((options.output / "calibration.json").read_text(encoding="utf-8")), options.output)
+        return 0
+    if options.replications < 1:
+        print(f"error: replications must be >= 1, got {options.replications}", file=sys.stderr)
+        return 2
+    claims = {name: claim for name, claim in registry().items() if claim.evidence == "statistical"}
+    decisions = 2 * sum(1 + len(claim.controls) for claim in claims.values())
+    levels = {"alone": LEVEL, "strictest": LEVEL / decisions}
+    budget, found, origin = BUDGETS[options.budget], {}, provenance()  # the code may change meanwhile
+    for name, claim in claims.items():
+        code = sources(claim.module)
+        found[name] = {**calibrate(claim, budget, SEED, options.replications, levels), "sources": code}
+        print(name, flush=True)
+    publish(
+        {
+            "schema": 1,
+            **origin,
+            "budget": asdict(budget),
+            "seed": SEED,
+            "replications": options.replications,
+            "level": LEVEL,
+            "decisions": decisions,
+            "strictest": levels["strictest"],
+            "claims": found,
+        },
+        options.output,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

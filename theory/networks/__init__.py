@@ -1,0 +1,1 @@
+"""What the theorems come to at trained networks: commands that measure, and no claims."""
