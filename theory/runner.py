@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from sharp_maml import Episode, meta_gradient
+from sharp_maml import Batch, Episode, meta_gradient
 from synthetic import Family
 
 Ascent = Literal["shared", "fresh"] | Sequence[Episode]
@@ -178,16 +178,17 @@ def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, an
 
 def _stacked(episodes: Sequence[Episode]) -> Episode:
     """Episodes of several tasks as one, whose tensors have the tasks as their first dimension."""
-    stacked: Episode = tree_map(lambda *of_tasks: torch.stack(of_tasks), *episodes)
-    return stacked
+    halves = zip(*episodes, strict=True)
+    return Episode(*(Batch(*map(torch.stack, zip(*of_tasks, strict=True))) for of_tasks in halves))
 
 
 def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """What `make_fx` records of a function of tensors, without what changes no number.
 
     Gone are what is computed twice, what nobody reads, views and powers that give back what they got, and the values of
-    losses, of which a gradient needs only the shape: half of the operations and of the time. Nothing may write into a
-    tensor or draw a random number.
+    losses, of which a gradient needs only the shape: half of the operations and of the time. Those that are left are
+    called by their names in `torch`, which is the same kernel with a third less around it on small tensors. Nothing may
+    write into a tensor or draw a random number.
     """
     module = make_fx(function)(*arguments)
     first: dict[str, Node] = {}
@@ -198,14 +199,20 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
             node.target, node.args, node.kwargs = aten.ones.default, (list(shape),), {"dtype": dtype}
         elif node.target is aten.view.default and of.target is aten.view.default:
             node.args = (of.args[0], node.args[1])
-        elif (node.target is aten.permute.default and node.args[1] == sorted(node.args[1])) or (
-            node.target is aten.pow.Tensor_Scalar and node.args[1] == 1
+        elif (
+            node.target is aten.detach.default
+            or (node.target is aten.permute.default and node.args[1] == sorted(node.args[1]))
+            or (node.target is aten.pow.Tensor_Scalar and node.args[1] == 1)
         ):
             node.replace_all_uses_with(of)
         same = first.setdefault(f"{node.target} {node.args} {node.kwargs}", node)
         if same is not node:
             node.replace_all_uses_with(same)
     module.graph.eliminate_dead_code()
+    for node in module.graph.nodes:
+        if isinstance(node.target, type(aten.mul.Tensor)) and not node.kwargs:
+            name = node.target.overloadpacket.__name__
+            node.target = getattr(torch, name, None) or getattr(torch.Tensor, name, node.target)
     module.recompile()
     return module
 
