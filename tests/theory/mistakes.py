@@ -50,7 +50,12 @@ BOUNDS, PAC_BAYES, INSTANCES = (
     "theory/generalization/pac_bayes.py",
     "theory/generalization/extreme.py",
 )
-LINE, PLANE, INTERVALS = "theory/lemma/line.py", "theory/lemma/plane.py", "theory/lemma/intervals.py"
+LINE, ROOTS, PLANE, INTERVALS = (
+    "theory/lemma/line.py",
+    "theory/lemma/roots.py",
+    "theory/lemma/plane.py",
+    "theory/lemma/intervals.py",
+)
 WELLS, LOGCOSH, WELSCH = "synthetic/wells.py", "synthetic/logcosh.py", "synthetic/welsch.py"
 
 _meta = "tests/sharp_maml/test_meta.py::"
@@ -338,8 +343,9 @@ MUTANTS = (
     Mutant("the quotient rule with a plus", LINE,
            "n.derivative() * d - n * d.derivative()", "n.derivative() * d + n * d.derivative()",
            "tests/theory/lemma/test_line.py::test_the_derivative_is_the_quotient_rule_of_values"),
-    Mutant("pairs of complex roots are counted as real ones", LINE,
-           "if ball.imag == 0)", "if ball.imag >= 0)",
+    Mutant("an interval with two roots is taken for one with one", ROOTS,
+           "if number == 1:\n            yield place * unit, (place + 1) * unit\n        if number < 2:",
+           "if number in (1, 2):\n            yield place * unit, (place + 1) * unit\n        if number < 3:",
            "tests/theory/lemma/test_line.py::test_known_roots_are_found_with_their_kinds[stationary_points]"),
     Mutant("minimum and maximum are mistaken for each other", LINE,
            '"minimum" if after > 0 else "maximum"', '"minimum" if before > 0 else "maximum"',

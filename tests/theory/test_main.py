@@ -19,7 +19,7 @@ from theory.check.claim import registry
 from theory.check.report import report
 from theory.check.sources import sources
 
-QUICK = ["--only", "rate_algebra", "--jobs", "1", "--budget", "smoke"]
+QUICK = ["--only", "generalization_ball", "--jobs", "1", "--budget", "smoke"]
 
 
 @pytest.fixture(scope="module")
@@ -37,18 +37,18 @@ def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(written) -> None:
     assert "1 of 1 claims came out as expected" in text
     for line in (
         "**supported**",
-        "figures/rate_algebra.png",
-        "records/rate_algebra.json",
-        "| the leading coefficient of c = 1 | refuted |",
+        "figures/generalization_ball.png",
+        "records/generalization_ball.json",
+        "| a step, without the mass outside | refuted |",
     ):
         assert line in text
-    assert (place / "figures/rate_algebra.png").stat().st_size > 10_000
-    assert (place / "figures/rate_algebra.pdf").exists()
-    record = json.loads((place / "records/rate_algebra.json").read_text())
+    assert (place / "figures/generalization_ball.png").stat().st_size > 10_000
+    assert (place / "figures/generalization_ball.pdf").exists()
+    record = json.loads((place / "records/generalization_ball.json").read_text())
     assert (record["id"], record["schema"], record["passed"], record["budget"]["name"]) == (
-        "rate_algebra", verdicts.SCHEMA, True, "smoke",
+        "generalization_ball", verdicts.SCHEMA, True, "smoke",
     )  # fmt: skip
-    assert record["units"]["the leading coefficient of c = 1"]["outcome"] == "refuted"
+    assert record["units"]["a step, without the mass outside"]["outcome"] == "refuted"
     assert record["commit"]
     assert "too small to decide" in printed
 
@@ -58,7 +58,7 @@ def test_figures_and_report_come_from_the_records_alone(written, tmp_path) -> No
     shutil.copytree(place / "records", tmp_path / "records")
     assert main(["--redraw", "--output", str(tmp_path)]) == 0
     assert (tmp_path / "REPORT.md").read_text() == (place / "REPORT.md").read_text()
-    assert (tmp_path / "figures/rate_algebra.png").exists()
+    assert (tmp_path / "figures/generalization_ball.png").exists()
 
 
 def test_the_report_quotes_the_tracked_calibration(written) -> None:
@@ -69,8 +69,8 @@ def test_the_report_quotes_the_tracked_calibration(written) -> None:
 def test_a_report_of_records_of_two_commits_names_both(written, tmp_path) -> None:
     place, _ = written
     (tmp_path / "records").mkdir()
-    record = json.loads((place / "records/rate_algebra.json").read_text())
-    for name, commit in {"rate_algebra": "abc", "rate_bound": "def"}.items():
+    record = json.loads((place / "records/generalization_ball.json").read_text())
+    for name, commit in {"generalization_ball": "abc", "rate_bound": "def"}.items():
         units = dict.fromkeys(("claim", *registry()[name].controls), record["units"]["claim"])
         one = {**record, "id": name, "commit": commit, "dirty": commit == "def", "units": units}
         one["sources"] = sources(registry()[name].module)
@@ -84,7 +84,7 @@ def test_records_that_are_missing_or_of_another_claim_are_refused(tmp_path, caps
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "no records in" in capsys.readouterr().err
     (tmp_path / "records").mkdir()
-    (tmp_path / "records/rate_algebra.json").write_text(json.dumps({"schema": verdicts.SCHEMA, "units": {"claim": {}}}))
+    (tmp_path / "records/generalization_ball.json").write_text(json.dumps({"schema": verdicts.SCHEMA, "units": {"claim": {}}}))
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "not a record of a claim as it is now" in capsys.readouterr().err
 
@@ -92,20 +92,20 @@ def test_records_that_are_missing_or_of_another_claim_are_refused(tmp_path, caps
 def test_a_record_that_was_measured_by_other_code_is_refused(written, tmp_path, capsys) -> None:
     place, _ = written
     (tmp_path / "records").mkdir()
-    record = json.loads((place / "records/rate_algebra.json").read_text())
-    assert record["sources"] == sources("theory.rate.claims.algebra")
-    record["sources"]["theory.rate.theorem"] = "0" * 16
-    (tmp_path / "records/rate_algebra.json").write_text(json.dumps(record))
+    record = json.loads((place / "records/generalization_ball.json").read_text())
+    assert record["sources"] == sources("theory.generalization.claims.ball")
+    record["sources"]["theory.generalization.pac_bayes"] = "0" * 16
+    (tmp_path / "records/generalization_ball.json").write_text(json.dumps(record))
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert "was measured by other code: theory.rate.theorem changed since" in error
-    assert "`python -m theory --only rate_algebra --budget smoke" in error
+    assert "was measured by other code: theory.generalization.pac_bayes changed since" in error
+    assert "`python -m theory --only generalization_ball --budget smoke" in error
 
 
 def test_redrawn_records_have_the_text_of_today_and_are_decided_together(written, tmp_path) -> None:
     place, _ = written
     shutil.copytree(place / "records", tmp_path / "records")
-    path = tmp_path / "records/rate_algebra.json"
+    path = tmp_path / "records/generalization_ball.json"
     record = json.loads(path.read_text())
     old = {**record, "text": {**record["text"], "Why": "earlier words"}, "passed": False}
     path.write_text(json.dumps(old))

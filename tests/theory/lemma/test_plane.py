@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.optimize import root
 
 from sharp_maml import meta_gradient, meta_loss
 from synthetic import Tanh, Torus
@@ -30,28 +29,43 @@ def neuron(seed: int, tasks: int = 1) -> Tanh:
 
 
 def gradient(family: Torus | Tanh, beta: Q, x) -> np.ndarray:
-    at = {"x": torch.tensor(x, **torch_double)}
-    return meta_gradient(family.loss, at, family.episodes, beta_low=float(beta)).grad["x"].numpy()
+    """The core's, at a point or, point by point, at `S x 2` of them."""
+
+    def at(x: torch.Tensor) -> torch.Tensor:
+        return meta_gradient(family.loss, {"x": x}, family.episodes, beta_low=float(beta)).grad["x"]
+
+    x = torch.tensor(np.asarray(x), **torch_double)
+    return (at if x.dim() == 1 else torch.vmap(at))(x).numpy()
 
 
 def by_search(problem: Problem, starts: int = 600) -> list[np.ndarray]:
-    """Zeros that Powell's method finds from random starts, each once; on the torus, modulo 2 pi."""
-    generator = np.random.default_rng(0)
+    """Zeros that Levenberg's and Marquardt's method finds from random starts, each once; on the torus, modulo 2 pi.
+
+    Its Jacobians are central differences of the core's gradient.
+    """
+    x = np.random.default_rng(0).uniform(-problem.half, problem.half, (starts, 2))
+    h, damping = 1e-5 * np.eye(2), np.full(starts, 1.0)
+    for _ in range(100):
+        around = np.concatenate([x, *(x + e for e in h), *(x - e for e in h)])
+        value, *moved = np.split(gradient(problem.family, Q(problem.beta), around), 5)
+        jacobian = np.stack([(moved[i] - moved[i + 2]) / 2e-5 for i in range(2)], -1)
+        normal = jacobian.mT @ jacobian + damping[:, None, None] * np.eye(2)
+        tried = x - np.linalg.solve(normal, jacobian.mT @ value[..., None])[..., 0]
+        after = gradient(problem.family, Q(problem.beta), tried)
+        is_better = np.linalg.norm(after, axis=-1) < np.linalg.norm(value, axis=-1)
+        x = np.where(is_better[:, None], tried, x)
+        damping *= np.where(is_better, 0.2, 4)
     found: list[np.ndarray] = []
-    for start in generator.uniform(-problem.half, problem.half, (starts, 2)):
-        result = root(lambda x: gradient(problem.family, Q(problem.beta), x), start, tol=1e-13)
-        x = result.x
-        if np.abs(gradient(problem.family, Q(problem.beta), x)).max() > 1e-9:
-            continue
+    for point in x[np.abs(gradient(problem.family, Q(problem.beta), x)).max(-1) <= 1e-9]:
         if problem.reach is None:
-            x = (x + math.pi) % (2 * math.pi) - math.pi
-        elif np.abs(x).max() > problem.half:
+            point = (point + math.pi) % (2 * math.pi) - math.pi
+        elif np.abs(point).max() > problem.half:
             continue
-        away = [x - other for other in found]
+        away = [point - other for other in found]
         if problem.reach is None:
             away = [(a + math.pi) % (2 * math.pi) - math.pi for a in away]
         if all(np.abs(a).max() > 1e-5 for a in away):
-            found.append(x)
+            found.append(point)
     return found
 
 
@@ -176,7 +190,7 @@ def test_the_winding_number_is_that_of_a_fine_polygon() -> None:
                 np.stack([0 * side - 12, -side], 1),
             ]
         )
-        angles = np.unwrap([math.atan2(*gradient(problem.family, Q(1, 16), x)[::-1]) for x in path])
+        angles = np.unwrap(np.arctan2(*gradient(problem.family, Q(1, 16), path).T[::-1]))
         assert count.winding == round((angles[-1] - angles[0]) / (2 * math.pi))
 
 
