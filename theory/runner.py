@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -190,7 +192,8 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     called by their names in `torch`, which is the same kernel with a third less around it on small tensors. Nothing may
     write into a tensor or draw a random number.
     """
-    module = make_fx(function)(*arguments)
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):  # one for all that make_fx notes down
+        module = make_fx(function)(*arguments)
     first: dict[str, Node] = {}
     for node in module.graph.nodes:
         of: Any = node.args[0] if node.args else None

@@ -50,7 +50,7 @@ def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(written) -> None:
     )  # fmt: skip
     assert record["units"]["a step, without the mass outside"]["outcome"] == "refuted"
     assert record["commit"]
-    assert "too small to decide" in printed
+    assert f"{place}/REPORT.md, with records and figures beside it" in printed
 
 
 def test_figures_and_report_come_from_the_records_alone(written, tmp_path) -> None:
@@ -84,7 +84,9 @@ def test_records_that_are_missing_or_of_another_claim_are_refused(tmp_path, caps
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "no records in" in capsys.readouterr().err
     (tmp_path / "records").mkdir()
-    (tmp_path / "records/generalization_ball.json").write_text(json.dumps({"schema": verdicts.SCHEMA, "units": {"claim": {}}}))
+    (tmp_path / "records/generalization_ball.json").write_text(
+        json.dumps({"schema": verdicts.SCHEMA, "units": {"claim": {}}})
+    )
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "not a record of a claim as it is now" in capsys.readouterr().err
 
