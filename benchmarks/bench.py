@@ -1,4 +1,4 @@
-"""Speed and memory against plain loops that compute the same number: `python -m tests.benchmarks.bench [--quick]`.
+"""Speed and memory against plain loops that compute the same number: `python -m benchmarks.bench [--quick]`.
 
 Each side runs in processes of its own, since `mallopt` sets the whole process; the sides are timed in turn, A B A B, so
 that a busy machine slows all, and a ratio is the median over the turns. The other sides are a plain unrolled loop and,
@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,13 +30,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sharp_maml import distributed
-from sharp_maml.allocator import keep_freed_memory
-from sharp_maml.records import provenance
-
-from .peers import PEERS
-from .profile import profile
-from .work import SIDES, Work, flops
+from benchmarks.peers import PEERS
+from benchmarks.profile import profile
+from benchmarks.work import SIDES, Work, flops
+from reproductions import study
+from sharp_maml import distributed, keep_freed_memory, provenance
 
 VARIANTS = [f"{variant}-{steps}" for variant in ("maml", "low", "up", "both") for steps in (1, 5)]
 FULL = [f"{variant}@{pixels}" for pixels in (84, 42) for variant in VARIANTS]
@@ -86,19 +85,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record[key].append(job())
             options.output.write_text(json.dumps(record, indent=1) + "\n")  # after every row: the last take minutes
 
-    def against_others(work: Work) -> dict[str, Any]:
+    def against_others(work: Work, **said: str) -> dict[str, Any]:
         others = {name: Side(work, name, options.peers) for name in peers if work.variant.startswith("maml")}
-        return compare({"ours": Side(work, "ours"), "plain": Side(work, "plain"), **others}, repeats)
+        return {**said, **compare({"ours": Side(work, "ours"), "plain": Side(work, "plain"), **others}, repeats)}
 
-    measured("rows", [lambda work=work: against_others(work) for work in works], "meta-iterations")
+    measured("rows", [partial(against_others, work) for work in works], "meta-iterations")
     if is_whole:
-        scaled = [(over, work) for over, those in SCALED.items() for work in those]
-        measured(
-            "scaling", [lambda pair=pair: {"over": pair[0], **against_others(pair[1])} for pair in scaled], "scaling"
-        )
-        measured("processes", [lambda name=name: in_processes(name, repeats) for name in SHARED], "processes")
-        measured("compiled", [lambda name=name: when_compiled(name, repeats) for name in COMPILED], "compiled")
-        measured("profile", [lambda name=name: profiled(name) for name in PROFILED], "profile")
+        scaled = [partial(against_others, work, over=over) for over, those in SCALED.items() for work in those]
+        measured("scaling", scaled, "scaling")
+        measured("processes", [partial(in_processes, name, repeats) for name in SHARED], "processes")
+        measured("compiled", [partial(when_compiled, name, repeats) for name in COMPILED], "compiled")
+        measured("profile", [partial(profiled, name) for name in PROFILED], "profile")
     show(record)
 
 
@@ -214,7 +211,7 @@ def float32_error(seeds: int = 9) -> dict[str, float]:
     return {side: statistics.median(values) for side, values in errors.items()}
 
 
-def show(record: dict[str, Any]) -> None:
+def show(record: dict[str, Any], console: Console | None = None) -> None:
     """Print the table: seconds, memory above the import and fraction of the limit, those of plain beside ours."""
     headers = "work", "seconds", "plain", "ratio", "min-max", "GiB", "plain", "of limit", "plain"
     table = Table(*headers, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
@@ -234,7 +231,7 @@ def show(record: dict[str, Any]) -> None:
             f"{fraction['ours']:.2f}",
             f"{fraction['plain']:.2f}",
         )
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    console = console or study.console()
     console.print(table)
     for row in record["rows"]:
         for name in record["peers"].keys() & row["ratio"].keys():

@@ -44,7 +44,7 @@ def higher_meta_gradient(params: Params, episodes: Sequence[Episode], *, beta_lo
         with higher.innerloop_ctx(module, inner, copy_initial_weights=False) as (copy, differentiable):
             for _ in range(steps):
                 differentiable.step(cross_entropy(copy(support.inputs), support.targets))
-            (cross_entropy(copy(query.inputs), query.targets) / len(episodes)).backward()
+            (cross_entropy(copy(query.inputs), query.targets) / len(episodes)).backward()  # type: ignore[no-untyped-call]
     return _gradients(module)
 
 
@@ -59,7 +59,7 @@ def torchopt_meta_gradient(params: Params, episodes: Sequence[Episode], *, beta_
     for support, query in episodes:
         for _ in range(steps):
             inner.step(cross_entropy(module(support.inputs), support.targets))
-        (cross_entropy(module(query.inputs), query.targets) / len(episodes)).backward()
+        (cross_entropy(module(query.inputs), query.targets) / len(episodes)).backward()  # type: ignore[no-untyped-call]
         for part, state in zip((module, inner), states, strict=True):
             torchopt.recover_state_dict(part, state)
     return {name: value.grad for name, value in start.items() if value.grad is not None}

@@ -17,6 +17,15 @@ from sharp_maml import Episode, MetaGradient, Params
 
 
 def plain_logits(params: Params, x: Tensor) -> Tensor:
+    """Logits of conv4.
+
+    Args:
+        params: Its parameters.
+        x: Images, `n x channels x pixels x pixels`.
+
+    Returns:
+        The logits, `n x ways`.
+    """
     for block in range(1, 5):
         x = conv2d(x, params[f"conv{block}.weight"], padding=1)
         x = batch_norm(x, None, None, params[f"norm{block}.weight"], params[f"norm{block}.bias"], training=True)
@@ -27,6 +36,19 @@ def plain_logits(params: Params, x: Tensor) -> Tensor:
 def plain_meta_gradient(
     params: Params, episodes: Sequence[Episode], *, beta_low: float, alpha_low: float, alpha_up: float, steps: int
 ) -> MetaGradient:
+    """The meta-gradient of Sharp-MAML, or of MAML where both radii are 0.
+
+    Args:
+        params: theta.
+        episodes: The meta-batch.
+        beta_low: Inner step.
+        alpha_low: Radius of the lower ascent.
+        alpha_up: Radius of the upper ascent.
+        steps: Inner steps.
+
+    Returns:
+        The gradient, and the losses at theta and at theta + eps.
+    """
     grad, loss, made = _one_pass(params, episodes, beta_low, alpha_low, steps, None)
     if not alpha_up:
         return MetaGradient(grad, loss, loss)
@@ -59,7 +81,7 @@ def _one_pass(
             grad = _gradient(point, episode, create_graph=True)
             x = {name: x[name] - beta_low * grad[name] for name in x}
         query = cross_entropy(plain_logits(x, episode.query.inputs), episode.query.targets)
-        (query / len(episodes)).backward()
+        (query / len(episodes)).backward()  # type: ignore[no-untyped-call]
         losses.append(query.detach())
     grad = {name: value.grad for name, value in theta.items() if value.grad is not None}
     return grad, torch.stack(losses).mean(), made
@@ -71,5 +93,5 @@ def _gradient(params: Params, episode: Episode, *, create_graph: bool = False) -
 
 
 def _of_length(grad: Params, length: float) -> Params:
-    norm = torch.sqrt(sum((value * value).sum() for value in grad.values()))
+    norm = torch.sqrt(sum((value * value).sum() for value in grad.values()))  # type: ignore[arg-type]
     return {name: length * value / norm for name, value in grad.items()}

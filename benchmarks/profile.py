@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -35,7 +34,7 @@ def profile(step: Callable[[], object]) -> dict[str, object]:
         start = time.perf_counter()
         step()
         seconds = time.perf_counter() - start
-    by_kind: Counter[str] = Counter(dict.fromkeys((*KINDS, OTHER), 0.0))
+    by_kind = dict.fromkeys((*KINDS, OTHER), 0.0)
     operations = 0
     for event in profiler.key_averages():
         library, _, name = event.key.partition("::")
@@ -43,7 +42,7 @@ def profile(step: Callable[[], object]) -> dict[str, object]:
             by_kind[kind_of(name)] += event.self_cpu_time_total / 1e6
             operations += event.count
     by_kind[OUTSIDE] = seconds - sum(by_kind.values())
-    return {"seconds": seconds, "seconds_by_kind": dict(by_kind), "operations": operations}
+    return {"seconds": seconds, "seconds_by_kind": by_kind, "operations": operations}
 
 
 def kind_of(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Does the fast path train as well as the plain loop? `python -m tests.benchmarks.training DATA`.
+"""Does the fast path train as well as the plain loop? `python -m benchmarks.training DATA`.
 
 Trains MAML and Sharp-MAML both (one inner step, conv4-32, 42 pixels) three times a seed: with the package's
 meta-gradient, with that of `plain.py`, and once more with that of `plain.py` on the episodes of each iteration in the
@@ -23,6 +23,8 @@ from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks.plain import plain_meta_gradient
+from benchmarks.work import ALPHA
 from sharp_maml import (
     Config,
     Episode,
@@ -40,11 +42,8 @@ from sharp_maml.evaluate import correct_counts
 from sharp_maml.methods import Experiment
 from sharp_maml.train import train
 
-from .plain import plain_meta_gradient
-from .work import ALPHA
-
 SIDES = ("ours", "plain", "reversed")
-RADII: dict[str, dict[str, float]] = {"maml": {}, "both": {"alpha_low": ALPHA, "alpha_up": ALPHA}}
+RADII: dict[str, dict[str, Any]] = {"maml": {}, "both": {"alpha_low": ALPHA, "alpha_up": ALPHA}}
 
 
 def configuration(variant: str, seed: int, iterations: int) -> Config:

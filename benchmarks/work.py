@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sharp_maml import Batch, Episode, LossFn, Params, in_threads, meta_gradient
+from benchmarks.peers import PEERS
+from benchmarks.plain import plain_meta_gradient
+from sharp_maml import Batch, Episode, LossFn, Model, Params, conv4, in_threads, meta_gradient
+from sharp_maml.block import Form
 from sharp_maml.compiled import compiled
 from sharp_maml.distributed import mean_over_ranks
 from sharp_maml.meta import CompileEpisode, MapEpisodes, Perturbation
-from sharp_maml.models import conv4, in_bfloat16
-
-from .peers import PEERS
-from .plain import plain_meta_gradient
+from sharp_maml.models import in_bfloat16
 
 ALPHA = 5e-4
 """Radius of both ascents, as in the released code."""
@@ -51,14 +51,17 @@ class Work(NamedTuple):
 
     @property
     def steps(self) -> int:
+        """Inner steps."""
         return int(self.variant.split("-")[1])
 
     @property
     def alpha_low(self) -> float:
+        """Radius of the lower ascent; 0 without one."""
         return ALPHA if self.variant.startswith(("low", "both")) else 0.0
 
     @property
     def alpha_up(self) -> float:
+        """Radius of the upper ascent; 0 without one."""
         return ALPHA if self.variant.startswith(("up", "both")) else 0.0
 
     @property
@@ -67,7 +70,8 @@ class Work(NamedTuple):
         return 2 if self.pixels <= 42 and self.threads != 1 else 1
 
     @property
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
+        """What both sides are called with."""
         return {"beta_low": 0.1, "alpha_low": self.alpha_low, "alpha_up": self.alpha_up, "steps": self.steps}
 
     def data(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Params, list[Episode]]:
@@ -83,17 +87,18 @@ class Work(NamedTuple):
         episodes = [Episode(batch(self.shots), batch(self.queries)) for _ in range(self.episodes)]
         return {name: value.to(dtype) for name, value in params.items()}, episodes
 
-    def model(self, form: str):
+    def model(self, form: Form) -> Model:
+        """The network, with its block in one of its two forms."""
         return conv4(
             ways=self.ways,
             filters=self.filters,
             image_size=self.pixels,
             channels=self.channels,
-            batch_norm_form=form,  # type: ignore[arg-type]
+            batch_norm_form=form,
         )
 
 
-def ours(work: Work, params: Params, episodes: list[Episode], *, form: str = "fused") -> Params:
+def ours(work: Work, params: Params, episodes: list[Episode], *, form: Form = "fused") -> Params:
     """The meta-gradient by the package."""
     return meta_gradient(
         loss_of(work, form),
@@ -107,7 +112,8 @@ def ours(work: Work, params: Params, episodes: list[Episode], *, form: str = "fu
 
 
 @cache
-def loss_of(work: Work, form: str) -> LossFn:
+def loss_of(work: Work, form: Form) -> LossFn:
+    """The network's loss on a batch; one object a work, so that what is compiled for it is found again."""
     model = work.model(form)
     logits = (in_bfloat16(model) if work.bfloat16 else model).logits
 
@@ -119,11 +125,13 @@ def loss_of(work: Work, form: str) -> LossFn:
 
 @cache
 def compiler() -> CompileEpisode:
+    """What compiles an episode's work; one object, with what it has compiled."""
     return compiled()
 
 
 @cache
 def threads(n: int) -> MapEpisodes:
+    """Episodes one after the other, or in threads that stay."""
     return map if n == 1 else in_threads(n)
 
 
