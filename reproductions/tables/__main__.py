@@ -135,13 +135,17 @@ def _trained(
             "the working tree has uncommitted changes, and records must say which code made them: commit or stash "
             "them, or pass --allow-dirty (the table will then say so)"
         )
+    cells = cells_of(table, tier, seeds=options.seeds, device=options.device)
+    run = around.run or _run(options, around.gpus, console)
+    return train_missing(cells, options.data, options.results, run=run, console=console)
+
+
+def _run(options: argparse.Namespace, gpus: int, console: Console) -> Run:
+    """A scheduler's processes, or those of this machine."""
     if options.cluster:
         own = dict(map(scheduler_option, options.cluster_options))
-        run: Run = partial(run_on_cluster, cluster=options.cluster, options=own, console=console)
-    else:
-        run = partial(train_here, jobs=options.jobs, gpus=around.gpus, console=console, began=time.perf_counter())
-    cells = cells_of(table, tier, seeds=options.seeds, device=options.device)
-    return train_missing(cells, options.data, options.results, run=around.run or run, console=console)
+        return partial(run_on_cluster, cluster=options.cluster, options=own, console=console)
+    return partial(train_here, jobs=options.jobs, gpus=gpus, console=console, began=time.perf_counter())
 
 
 def _show(

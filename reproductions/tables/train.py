@@ -101,7 +101,18 @@ def train_here(
     began: float,
     work: Work = run_named,
 ) -> None:
-    """Say what cells will take on this machine, and run them on it; see `run_here`. began: when the command did."""
+    """Say what cells will take on this machine, and run them on it as `run_here` does.
+
+    Args:
+        cells: What to run, in this order.
+        data: The data, as `open_dataset` takes it.
+        results: Where run directories lie.
+        jobs: Processes at a time.
+        gpus: How many the machine has.
+        console: Where progress is shown.
+        began: When the command began, by `time.perf_counter`, in seconds.
+        work: What a process does.
+    """
     costs = measure_costs(cells, data)
     ready = f"data ready after {duration(time.perf_counter() - began)}"
     console.print(f"{estimate(cells, results, costs, jobs)}; {ready}")
