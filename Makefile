@@ -24,13 +24,13 @@ $(VENV)/main $(VENV)/dev: $(VENV)/%: requirements/%.lock pyproject.toml
 
 reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=name
 #   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so), and TORCH
-	$(RUN) -m reproductions.table1 --tier $(TIER) $(if $(TABLE),--table $(TABLE)) --jobs $(JOBS) $(OPTIONS)
+	$(RUN) -m reproductions.tables --tier $(TIER) $(if $(TABLE),--table $(TABLE)) --jobs $(JOBS) $(OPTIONS)
 
-records: $(VENV)/main  ## bring the finished runs of TIER=... into reproductions/records: RESULTS=dir NETWORKS=1
-	$(RUN) -m reproductions.track --tier $(TIER) $(if $(RESULTS),--results $(RESULTS)) $(if $(NETWORKS),--networks)
+records: $(VENV)/main  ## bring the finished runs of TIER=... into records/tables: RESULTS=dir NETWORKS=1
+	$(RUN) -m reproductions.tables.track --tier $(TIER) $(if $(RESULTS),--results $(RESULTS)) $(if $(NETWORKS),--networks)
 
 landscape: $(VENV)/main  ## is the landscape smoother? trains what is missing, measures, draws: TIER=... TABLE=its networks DATA=dir SEEDS=n
-	$(RUN) -m reproductions.table1 --tier $(TIER) --table $(or $(TABLE),landscape) --jobs $(JOBS) $(OPTIONS)
+	$(RUN) -m reproductions.tables --tier $(TIER) --table $(or $(TABLE),landscape) --jobs $(JOBS) $(OPTIONS)
 	$(RUN) -m reproductions.landscape --tier $(TIER) --jobs $(JOBS) $(if $(DATA),--data $(DATA)) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
 
@@ -45,8 +45,8 @@ docs: $(VENV)/dev  ## the documentation site, in results/docs
 	@echo results/docs/index.html
 
 readme: $(VENV)/dev  ## the tables of README and docs/performance.md, from the tracked records
-	$(RUN) -m reproductions.table1 --tier $(TIER) --tracked --readme
-	$(RUN) -m tests.benchmarks.page
+	$(RUN) -m reproductions.tables --tier $(TIER) --tracked --readme
+	$(RUN) -m benchmarks.page
 
 test: lint unit theory-tests  ## everything that can be checked in minutes: style, types, unit tests, claims
 
@@ -70,7 +70,7 @@ calibration: $(VENV)/dev  ## how often the claims' rules err, under planted trut
 	OMP_NUM_THREADS=1 $(RUN) -m theory.check.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
 
 regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains what is missing of the demo tier, measures: SEEDS=n RESULTS=dir
-	$(RUN) -m reproductions.table1 --rows maml both --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
+	$(RUN) -m reproductions.tables --rows maml both --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
 	$(RUN) -m sharp_maml.train theory/networks/regime.toml data=$(or $(RESULTS),results)/data/synthetic-images-16-100 \
 	  --directory $(or $(RESULTS),results)/demo/maml-sgd/seed0
 	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.regime $(foreach row,maml both maml-sgd,$(or $(RESULTS),results)/demo/$(row)/seed*/best.safetensors) \
@@ -88,17 +88,17 @@ long: $(VENV)/dev  ## tests that take minutes each: kills of a real run, the pap
 coverage: $(VENV)/dev  ## line and branch coverage of the core by the unit tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(JOBS) --dist worksteal --cov --cov-report=term --cov-fail-under=95
 
-$(PEERS)/installed: tests/benchmarks/peers.txt requirements/dev.lock
+$(PEERS)/installed: benchmarks/peers.txt requirements/dev.lock
 	$(PYTHON) -m venv $(PEERS)
 	@sed -n '/^[a-z]/s/ \\$$//p' requirements/dev.lock > $(PEERS)/constraints.txt  # versions only: peers have no hashes
-	$(PEERS)/bin/python -m pip install --quiet --requirement tests/benchmarks/peers.txt --constraint $(PEERS)/constraints.txt
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt --constraint $(PEERS)/constraints.txt
 	@touch $@
 
 bench: $(VENV)/dev $(if $(QUICK),,$(PEERS)/installed)  ## speed against a plain loop, higher and torchopt, half an hour: QUICK=1 for a minute
-	$(RUN) -m tests.benchmarks.bench $(if $(QUICK),--quick,--peers $(PEERS)/bin/python)
+	$(RUN) -m benchmarks.bench $(if $(QUICK),--quick,--peers $(PEERS)/bin/python)
 
 bench-training: $(VENV)/dev  ## does the fast path train as well as the plain loop? DATA=dir (an hour on two cores)
-	OMP_NUM_THREADS=1 $(RUN) -m tests.benchmarks.training $(or $(DATA),$(error name miniImageNet with DATA=dir)) --jobs $(JOBS)
+	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.training $(or $(DATA),$(error name miniImageNet with DATA=dir)) --jobs $(JOBS)
 
 lock: $(VENV)/dev  ## the two lock files anew from pyproject.toml, versions kept where they can be: UPGRADE=1 for the newest
 	for extra in dev table; do \
@@ -108,5 +108,5 @@ lock: $(VENV)/dev  ## the two lock files anew from pyproject.toml, versions kept
 	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) || exit; \
 	done
 
-clean:  ## empty results/; never reproductions/records/
+clean:  ## empty results/; never records/
 	rm -rf results

@@ -19,10 +19,11 @@ from typing import Any
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from reproductions import curves
-from reproductions import format as forms
-from reproductions.specification import load
-from reproductions.table1 import build_lines, check, finished_records, notes, tracked_records
+from reproductions.tables import curves, forms
+from reproductions.tables.check import check
+from reproductions.tables.lines import build_lines, notes
+from reproductions.tables.records import finished_records, tracked_records
+from reproductions.tables.specification import load
 
 ROOT = Path(__file__).parents[1]
 CAPTION = "sharp-maml/caption"

@@ -1,1 +1,1 @@
-"""The paper's numbers, from recorded runs: `table1.py` trains what is missing and builds the table."""
+"""The paper's numbers, from recorded runs: one package a study, each with a command; `study.py` is what they share."""

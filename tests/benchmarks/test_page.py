@@ -8,26 +8,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tests.benchmarks import page, training
-from tests.benchmarks.profile import kind_of
+from benchmarks import page, training
+from benchmarks.profile import kind_of
 
-SPEED = json.loads((page.RECORDS / "speed.json").read_text(encoding="utf-8"))
+SPEED = json.loads((page.BENCH / "speed.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/performance.md"])
-def test_the_tables_of_the_pages_are_those_of_the_tracked_records(name, tmp_path, monkeypatch):
+def test_the_tables_of_the_pages_are_those_of_the_tracked_records(name, tmp_path):
     text = (page.ROOT / name).read_text(encoding="utf-8")
     for other in ("README.md", "docs/performance.md"):
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).write_text((page.ROOT / other).read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr(page, "ROOT", tmp_path)
-    page.main()
+    page.main(tmp_path)
     assert (tmp_path / name).read_text(encoding="utf-8") == text
     assert (tmp_path / "docs" / page.FIGURE).stat().st_size > 10_000
 
 
 def test_the_tracked_records_come_from_committed_code():
-    trained = json.loads((page.RECORDS / "training.json").read_text(encoding="utf-8"))
+    trained = json.loads((page.BENCH / "training.json").read_text(encoding="utf-8"))
     assert SPEED["dirty"] is False
     assert trained["dirty"] is False
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from reproductions.specification import load
-from reproductions.table1 import build_lines, tracked_records
+from reproductions.tables.lines import build_lines
+from reproductions.tables.records import tracked_records
+from reproductions.tables.specification import load
 from sharp_maml import Batch, Episode, SharpMAML
 from theory.check.claim import LEVEL, Item
 
@@ -116,7 +117,7 @@ def test_what_the_pages_say_of_the_demo_tiers_accuracies_is_what_its_records_say
 
 
 def test_what_the_pages_say_of_the_landscape_is_what_its_record_says():
-    record = json.loads((ROOT / "reproductions/records/landscape/demo.json").read_text())
+    record = json.loads((ROOT / "records/landscape/demo.json").read_text())
     count = {
         row: sum((line["row"], line["verdict"]) == (row, "smoother") for line in record["decisions"])
         for row in ("low", "up", "both")

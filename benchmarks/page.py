@@ -1,0 +1,328 @@
+"""What is shown of the benchmark's records: `python -m benchmarks.page`.
+
+Writes the tables of the README and of `docs/performance.md` between their marks, and the figure. Nothing is measured
+here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from benchmarks.profile import KINDS, OTHER, OUTSIDE
+from reproductions.study import RECORDS, ROOT, put_between
+
+BENCH = RECORDS / "bench"
+THEORY = ROOT / "docs/theory/records"
+FIGURE = "figures/performance.png"
+TARGETS = {84: 2.5, 42: 2.0}
+"""Ratio to the plain loop, by pixels."""
+
+
+def main(root: Path = ROOT) -> None:
+    """Fill both pages of a checkout and draw the figure.
+
+    Args:
+        root: The checkout.
+
+    Raises:
+        ValueError: A page has the beginning of a table's place and not its end.
+    """
+    names = ("speed.json", "two-cores.json", "training.json")
+    speed, other, training = (json.loads((BENCH / name).read_text(encoding="utf-8")) for name in names)
+    tables = {
+        "bench": front_table(speed),
+        "bench-machine": machine(speed),
+        "bench-table": full_table(speed),
+        "bench-two-cores": other_machine(other),
+        "bench-peers": peers_table(speed),
+        "bench-profile": profile_table(speed),
+        "bench-convolutions": convolution_rates(speed),
+        "bench-scaling": scaling_table(speed),
+        "bench-processes": processes_table(speed),
+        "bench-compiled": compiled_table(speed),
+        "bench-error": error_line(speed),
+        "bench-theory": theory_table(THEORY),
+        "bench-training": training_table(training),
+    }
+    for page in (root / "README.md", root / "docs/performance.md"):
+        text = page.read_text(encoding="utf-8")
+        for name, table in tables.items():
+            if f"<!-- {name}: begin -->" in text:
+                text = put_between(text, name, table)
+        page.write_text(text, encoding="utf-8")
+    draw(speed, root / "docs" / FIGURE)
+
+
+def front_table(record: dict[str, Any]) -> str:
+    """The README's: a line a variant, both sizes beside each other."""
+    rows = {row["work"]: row for row in record["rows"]}
+    lines = []
+    for variant in dict.fromkeys(row["work"].split("@")[0] for row in record["rows"]):
+        cells = [of_variant(variant)]
+        for pixels in TARGETS:
+            row = rows[f"{variant}@{pixels}"]
+            cells += [
+                f"{row['median_seconds']['ours']:.2f}",
+                ratio(row["ratio"]["plain"]),
+                ratio(row["ratio"].get("higher")),
+            ]
+        lines.append(cells)
+    head = ["", "84 px: seconds", "x plain loop", "x higher", "42 px: seconds", "x plain loop", "x higher"]
+    return markdown(head, lines) + f"\n{machine(record)}"
+
+
+def full_table(record: dict[str, Any]) -> str:
+    """Every work: seconds, ratio, fraction of the limit, memory and page faults."""
+    lines = []
+    for row in record["rows"]:
+        variant, pixels = row["work"].split("@")
+        against = row["ratio"]["plain"]
+        lines.append(
+            [
+                f"{of_variant(variant)}, {pixels} px",
+                f"{row['median_seconds']['ours']:.2f}",
+                f"{row['median_seconds']['plain']:.2f}",
+                ratio(against),
+                "yes"
+                if against["min"] >= TARGETS[int(pixels)]
+                else "at the edge"
+                if against["median"] >= TARGETS[int(pixels)]
+                else "no",
+                *(f"{row['fraction_of_limit'][side]:.2f}" for side in ("ours", "plain")),
+                *(f"{row['peak_gib_above_import'][side]:.2f}" for side in ("ours", "plain")),
+                *(f"{row['page_faults'][side]:,.0f}" for side in ("ours", "plain")),
+            ]
+        )
+    head = ["", "seconds", "plain", "ratio", "target met", "of limit", "plain", "GiB", "plain", "page faults", "plain"]
+    return markdown(head, lines)
+
+
+def other_machine(record: dict[str, Any]) -> str:
+    """Some of the works on another machine, by an earlier commit, whose record knows the plain loop only."""
+    rows = [{**row, "ratio": {"plain": row["ratio"]}} for row in record["rows"]]
+    lines = [
+        [
+            f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px",
+            *(f"{row['median_seconds'][side]:.2f}" for side in ("ours", "plain")),
+            ratio(row["ratio"]["plain"]),
+            *(f"{row['fraction_of_limit'][side]:.2f}" for side in ("ours", "plain")),
+        ]
+        for row in rows
+    ]
+    head = ["", "seconds", "plain", "ratio", "of limit", "plain"]
+    return markdown(head, lines) + f"\n{machine({**record, 'rows': rows})}"
+
+
+def peers_table(record: dict[str, Any]) -> str:
+    """Ratios to the public libraries, on the works that they know."""
+    lines = [
+        [f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px"]
+        + [ratio(row["ratio"][name]) for name in ("plain", *record["peers"])]
+        for row in record["rows"]
+        if set(record["peers"]) <= set(row["ratio"])
+    ]
+    return markdown(["", "plain loop", *(f"{name} {version}" for name, version in record["peers"].items())], lines)
+
+
+def profile_table(record: dict[str, Any]) -> str:
+    """Shares of one thread's time by kind of operation, and its seconds."""
+    lines = []
+    for row in record["profile"]:
+        variant, pixels = row["work"].split("@")
+        for side in ("ours", "plain"):
+            found = row[side]
+            shares = (found["seconds_by_kind"][kind] / found["seconds"] for kind in (*KINDS, OTHER, OUTSIDE))
+            lines.append(
+                [f"{of_variant(variant)}, {pixels} px, {side}", f"{found['seconds']:.2f}", f"{found['operations']:,}"]
+                + [f"{100 * share:.0f} %" for share in shares]
+            )
+    return markdown(["", "seconds", "operations", *KINDS, OTHER, OUTSIDE], lines)
+
+
+def convolution_rates(record: dict[str, Any]) -> str:
+    """How fast the convolutions alone are, from the counted operations and their share of the time."""
+    gflop = {row["work"]: row["gflop"] for row in record["rows"]}
+    rates = [gflop[row["work"]] / row["ours"]["seconds_by_kind"]["convolutions"] for row in record["profile"]]
+    gemm = [row["gemm_gflop_per_second"] / record["threads"] for row in record["rows"]]
+    return (
+        f"In these six works the convolutions alone run at {min(rates):.0f} to {max(rates):.0f} GFLOP/s a thread, and "
+        f"GEMM at {min(gemm):.0f} to {max(gemm):.0f}.\n"
+    )
+
+
+def scaling_table(record: dict[str, Any]) -> str:
+    """Seconds over inner steps and over episodes."""
+    lines = [
+        [
+            f"{of_variant(row['work'].split('@')[0])}, {row['episodes']} episode{'s' if row['episodes'] > 1 else ''}",
+            *(f"{row['median_seconds'][side]:.2f}" for side in ("ours", "plain")),
+            ratio(row["ratio"]["plain"]),
+        ]
+        for row in record["scaling"]
+    ]
+    return markdown(["42 px", "seconds", "plain", "ratio"], lines)
+
+
+def processes_table(record: dict[str, Any]) -> str:
+    """Two processes of one thread against one, and against the plain loop in one."""
+    labels = ("one process, one thread", "one process, two threads", "plain")
+    lines = [
+        [f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px"]
+        + [f"{row['median_seconds'][label]:.2f}" for label in ("two processes", *labels)]
+        + [ratio(row["ratio"][label]) for label in labels]
+        + [f"{row['peak_gib_above_import']['two processes']:.2f}"]
+        for row in record["processes"]
+    ]
+    gains = ("gain over one thread", "over two threads", "over plain")
+    head = ["", "two processes, s", *(f"{label}, s" for label in labels), *gains, "GiB"]
+    return markdown(head, lines)
+
+
+def compiled_table(record: dict[str, Any]) -> str:
+    """The compiled form against the eager one."""
+    lines = [
+        [
+            f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px",
+            *(f"{row['median_seconds'][label]:.2f}" for label in ("compiled", "eager")),
+            ratio(row["ratio"]["eager"]),
+            f"{row['first_seconds']['compiled']:.0f}",
+        ]
+        for row in record["compiled"]
+    ]
+    return markdown(["one thread", "compiled, s", "eager, s", "gain", "first iteration, s"], lines)
+
+
+def theory_table(records: Path, longest: int = 6) -> str:
+    """The claims that take longest, with their controls, and all together."""
+    seconds = {
+        path.stem: sum(unit["seconds"] for unit in json.loads(path.read_text(encoding="utf-8"))["units"].values())
+        for path in sorted(records.glob("*.json"))
+    }
+    shown = sorted(seconds, key=lambda name: -seconds[name])[:longest]
+    lines = [[f"`{name}`", f"{seconds[name]:.0f}"] for name in shown]
+    rest = sum(seconds.values()) - sum(seconds[name] for name in shown)
+    lines += [[f"the other {len(seconds) - len(shown)}", f"{rest:.0f}"], ["all", f"{sum(seconds.values()):.0f}"]]
+    return markdown(["claim, with its controls", "seconds of one core"], lines)
+
+
+def error_line(record: dict[str, Any]) -> str:
+    """Errors against float64."""
+    ours, plain, rounded = (f"{record['float32_error'][side]:.1e}" for side in ("ours", "plain", "bfloat16"))
+    return (
+        "Relative error of the one-step meta-gradient of a small network against float64, median of nine: this package "
+        f"{ours}, plain loop {plain}; this package in bfloat16 {rounded}.\n"
+    )
+
+
+def training_table(record: dict[str, Any]) -> str:
+    """Accuracies by seed, and the paired differences to the plain loop."""
+    lines = []
+    for row in record["rows"]:
+        for side, label in (
+            ("ours", "this package"),
+            ("reversed", "plain loop, episodes reversed"),
+            ("plain", "plain loop"),
+        ):
+            found = row["difference_to_plain"].get(side)
+            lines.append(
+                [
+                    row["variant"],
+                    label,
+                    ", ".join(f"{value:.2f}" for value in row["accuracy"][side]),
+                    f"{found['mean']:+.2f} [{found['low']:.2f}, {found['high']:.2f}]" if found else "",
+                ]
+            )
+    commits = sorted({commit[:10] for row in record["rows"] for of in row["commit"].values() for commit in of})
+    below = (
+        f"\n{record['iterations']:,} iterations, {record['episodes']} validation episodes of {record['data']['name']}; "
+        f"commits {', '.join(commits)}.\n"
+    )
+    return markdown(["", "gradient by", "accuracy by seed, %", "difference to plain, points"], lines) + below
+
+
+def machine(record: dict[str, Any]) -> str:
+    """What measured it, in a line."""
+    gemm = sorted(row["gemm_gflop_per_second"] for row in record["rows"])
+    return (
+        f"{record['device']}, {record['threads']} threads, torch {record['torch']}, GEMM "
+        f"{gemm[0]:.0f} to {gemm[-1]:.0f} GFLOP/s; medians of {record['rows'][0]['ratio']['plain']['n']} turns, "
+        f"[least, most]; commit {record['commit'][:10]}.\n"
+    )
+
+
+def draw(record: dict[str, Any], path: Path) -> None:
+    """Ratios, where the time goes, and scaling."""
+    with sns.axes_style("ticks"):
+        figure = Figure(figsize=(12, 4.2), layout="constrained")
+        left, middle, right = figure.subplots(1, 3, width_ratios=(1.1, 1.3, 1))
+        for offset, (pixels, target) in zip((-0.12, 0.12), TARGETS.items(), strict=True):
+            rows = [row for row in record["rows"] if row["work"].endswith(f"@{pixels}")]
+            ours = [row["ratio"]["plain"] for row in rows]
+            low, high = ([abs(of["median"] - of[end]) for of in ours] for end in ("min", "max"))
+            at = [index + offset for index in range(len(rows))]
+            drawn = left.errorbar(
+                at, [of["median"] for of in ours], yerr=[low, high], fmt="o", label=f"{pixels} pixels"
+            )
+            left.axhline(target, color=drawn.lines[0].get_color(), linestyle=":", linewidth=1)
+        left.set_xticks(range(len(rows)), [row["work"].split("@")[0] for row in rows], rotation=45)
+        left.set_ylim(0)
+        left.set_ylabel("times as fast as the plain loop")
+        left.set_title("Speed (dotted: target)")
+        left.legend(frameon=False, loc="lower right")
+
+        labels = []
+        for index, (row, side) in enumerate((row, side) for row in record["profile"] for side in ("ours", "plain")):
+            labels.append(f"{row['work']} {side}")
+            start = 0.0
+            for kind, colour in zip((*KINDS, OTHER, OUTSIDE), sns.color_palette("muted"), strict=False):
+                width = row[side]["seconds_by_kind"][kind] / row["plain"]["seconds"]
+                middle.barh(index, width, left=start, color=colour, label=kind if index == 0 else None)
+                start += width
+        middle.set_yticks(range(len(labels)), labels, fontsize=7)
+        middle.invert_yaxis()
+        middle.set_xlabel("time, plain loop = 1 (one thread)")
+        middle.set_title("Where the time goes")
+        middle.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=4)
+
+        for over, style in (("inner steps", "o-"), ("episodes", "s--")):
+            rows = [row for row in record["scaling"] if row["over"] == over]
+            x = [row["steps" if over == "inner steps" else "episodes"] for row in rows]
+            for side, line in (("ours", "C0"), ("plain", "C1")):
+                right.plot(
+                    x, [row["median_seconds"][side] for row in rows], style, color=line, label=f"{side}, over {over}"
+                )
+        right.set_xlabel("inner steps, or episodes")
+        right.set_ylabel("seconds a meta-iteration, 42 pixels")
+        right.set_ylim(0)
+        right.set_title("Scaling, MAML")
+        right.legend(frameon=False, fontsize=7)
+        sns.despine(fig=figure)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def of_variant(variant: str) -> str:
+    """`both-5` in words."""
+    name, steps = variant.split("-")
+    return f"{name}, {steps} step{'s' if steps != '1' else ''}"
+
+
+def ratio(found: dict[str, float] | None) -> str:
+    """Median, least and most; empty where there is none."""
+    return f"{found['median']:.2f} [{found['min']:.2f}, {found['max']:.2f}]" if found else ""
+
+
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table whose first column is text and whose others are numbers."""
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Is the landscape smoother, on trained networks? `python -m reproductions.landscape [--tier demo] [--seeds N]`.
+
+One JSON a checkpoint, so that a run that was cut off goes on; then one record and the figure. `--tracked` draws from
+the tracked record alone. Read next: `measure.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from reproductions import study
+from reproductions.landscape.decide import TRACKED, decide, read
+from reproductions.landscape.figures import decisions, landscapes
+from reproductions.landscape.measure import SMOKE, Settings, measure_all
+from reproductions.tables.check import TableError
+from reproductions.tables.data import prepare_data
+from reproductions.tables.specification import Table, Tier, cells_of, load
+from sharp_maml import provenance, write_atomically
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see `--help`."""
+    tables, tiers = load()
+    parser = argparse.ArgumentParser(prog="python -m reproductions.landscape", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="whose checkpoints; default: demo")
+    parser.add_argument("--data", type=Path, help="directory of miniImageNet, for the tiers cpu and paper")
+    parser.add_argument("--seeds", type=int, help="training seeds of every row; default: the table's")
+    parser.add_argument("--jobs", type=int, default=2, help="checkpoints that are measured at a time; default: 2")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
+    parser.add_argument("--tracked", action="store_true", help="draw the tracked record's figure, measure nothing")
+    options = parser.parse_args(arguments)
+    console = study.console()
+    tier = tiers[options.tier]
+    table = tables["landscape" if "landscape" in tier.tables else tier.tables[0]]
+    try:
+        if options.tracked:
+            path, figure = TRACKED / f"{tier.name}.json", study.FIGURES / "landscape.png"
+            record: Mapping[str, Any] = read(path)
+        else:
+            record = _measured(table, tier, options, console)
+            path = options.results / "landscape" / f"{tier.name}.json"
+            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            figure = path.with_suffix(".png")
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        landscapes(record).savefig(figure, dpi=150, metadata={"Software": None})
+        console.print(decisions(record))
+        console.print(f"record: {path}, figure: {figure}")
+    except KeyboardInterrupt:
+        console.print("stopped; what was measured is kept: the same command goes on from there")
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The record of a tier's networks."""
+    for name in ("seeds", "jobs"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise TableError(f"--{name} must be >= 1, got {value}")
+    every = cells_of(table, tier, seeds=options.seeds)
+    cells = [cell for cell in every if cell.config.method == "sharp-maml"]
+    settings = SMOKE if tier.name == "smoke" else Settings()
+    data = prepare_data(tier, options.data, options.results)
+    record = {
+        "schema": 1,
+        **provenance(),
+        "tier": tier.name,
+        "labels": {cell.row.name: cell.row.label for cell in cells},
+        "settings": asdict(settings),
+        "cells": measure_all(cells, data, options.results, settings, options.jobs, console),
+    }
+    return {**record, "decisions": decide(record["cells"])}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

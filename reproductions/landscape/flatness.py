@@ -1,0 +1,63 @@
+"""Are flat networks more accurate? `python -m reproductions.landscape.flatness --tier cpu [--results DIR]`.
+
+Reads the records of the tier's table and of its landscape, and measures nothing itself. Read next: `accuracy.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reproductions import study
+from reproductions.landscape import decide, figures
+from reproductions.landscape.accuracy import gaps, points, rank_correlation
+from reproductions.landscape.measure import MEASURES
+from reproductions.tables.records import finished_records, tracked_records
+from reproductions.tables.specification import Tier, load
+from sharp_maml import Record
+
+
+def read(tier: Tier, results: Path | None) -> tuple[list[Record], dict[str, Any]]:
+    """The records of a tier's table and of its landscape: the tracked ones, or those of a results folder."""
+    tables, _ = load()
+    table = tables[tier.tables[0]]
+    if results is None:
+        return tracked_records(table, tier), decide.read(decide.TRACKED / f"{tier.name}.json")
+    return finished_records(table, tier, results), decide.read(results / "landscape" / f"{tier.name}.json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see `--help`."""
+    _, tiers = load()
+    parser = argparse.ArgumentParser(
+        prog="python -m reproductions.landscape.flatness", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("--tier", default="cpu", choices=sorted(tiers), help="whose networks; default: cpu")
+    parser.add_argument("--results", type=Path, help="where runs lie; default: the repository's own records")
+    options = parser.parse_args(arguments)
+    console = study.console(highlight=False)
+    try:
+        records, measured = read(tiers[options.tier], options.results)
+        found = points(records, measured)
+        if not found:
+            raise ValueError(f"tier {options.tier} has no network with both accuracies and measures of its landscape")
+        path = (study.FIGURES if options.results is None else options.results / "landscape") / "flatness.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figures.accuracy_beside_sharpness(found, measured["labels"]).savefig(path, dpi=150, metadata={"Software": None})
+        for name, title in MEASURES.items():
+            r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])
+            console.print(f"accuracy against {title}: rank correlation {r:.2f}, {r.n} networks")
+        for row, estimate in gaps(found).items():
+            console.print(f"{row}: gap from training to test classes, less that of MAML: {estimate:+.2f}")
+        console.print(f"figure: {path}")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

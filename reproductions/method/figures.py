@@ -1,0 +1,136 @@
+"""What is drawn of the record: paths, one iteration, the sketch, and the lower level. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+def drawn_trajectories(record: Mapping[str, Any]) -> Figure:
+    """The paths from one start, and over the radius the share of starts that end in the flat basin."""
+    found = record["trajectories"]
+    colours = dict(zip(found["paths"], sns.color_palette("colorblind"), strict=False))
+    with sns.axes_style("ticks"):
+        figure = Figure(figsize=(11, 4.8), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _contours(left, found)
+        for name, path in found["paths"].items():
+            left.plot(*np.transpose(path), color=colours[name], linewidth=1.6, label=name)
+            left.plot(*path[-1], "o", color=colours[name], markeredgecolor="white", zorder=4)
+        left.set_title(
+            f"meta-loss, and {found['steps']} iterations from one start, radius {found['radius']}", fontsize=10
+        )
+        left.legend(loc="upper right")
+        for name in found["paths"]:
+            mine = [end for end in found["ends"] if end["variant"] == name]
+            shares = [100 * end["flat"] / found["starts"] for end in mine]
+            if name == "maml":
+                right.axhline(shares[0], color=colours[name], linestyle="--", label=name)
+            else:
+                right.plot([end["radius"] for end in mine], shares, "o-", color=colours[name], label=name)
+        right.set(xlabel="radius of each ascent", ylim=(0, 105))
+        right.set_title(f"starts of {found['starts']} that end in the flat basin, %", fontsize=10)
+        right.legend()
+        sns.despine(ax=right)
+    return figure
+
+
+def drawn_step(record: Mapping[str, Any]) -> Figure:
+    """One iteration of Sharp-MAML both, arrow by arrow."""
+    found, step = record["trajectories"], record["trajectories"]["one_step"]
+    colours = sns.color_palette("colorblind")
+    theta, eps = np.array(step["theta"]), np.array(step["eps"])
+    with sns.axes_style("ticks"):
+        figure = Figure(figsize=(10.5, 5), layout="constrained")
+        axes = figure.subplots(1, 2, sharex=True, sharey=True)
+        for axis, title, at in (
+            (axes[0], "first pass: lower ascent and inner step", theta),
+            (axes[1], "second pass at theta + eps, and the update", theta + eps),
+        ):
+            _contours(axis, found)
+            axis.set(xlim=(-2.15, -0.75), ylim=(-0.35, 0.85), title=title)
+            axis.plot(*at, "o", color="black", zorder=5)
+            for m, eps_m in enumerate(step["eps_m"]):
+                _arrow(axis, at, at + eps_m, colours[m], rf"$\epsilon_{m + 1}$")
+        for axis, key, name in (
+            (axes[0], "adapted", r"$\tilde\theta^1_{}$"),
+            (axes[1], "adapted_above", r"$\tilde\theta^2_{}$"),
+        ):
+            for m, adapted in enumerate(step[key]):
+                axis.plot(*adapted, "s", color=colours[m], zorder=5, label=name.replace("{}", str(m + 1)))
+        axes[0].annotate(r"$\theta$", theta, xytext=(-14, -12), textcoords="offset points")
+        _arrow(axes[1], theta, theta + eps, colours[3], r"$\epsilon$")
+        axes[1].plot(*theta, "o", color="0.4", zorder=5)
+        axes[1].plot(*step["next"], "*", color=colours[3], markersize=13, zorder=6, label=r"$\theta^{t+1}$")
+        for axis in axes:
+            axis.legend(loc="lower left", fontsize=8)
+    return figure
+
+
+def drawn_sketch(record: Mapping[str, Any]) -> Figure:
+    """Training and test function with the two minima; beside them the maximum over the ball."""
+    found = record["sketch"]
+    with sns.axes_style("ticks"):
+        figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+        left.plot(found["x"], found["train"], label="training function")
+        left.plot(found["x"], found["test"], "--", label=f"test function: moved by {found['shift']}")
+        for name, at in found["minima"].items():
+            left.annotate(
+                "", (at["x"], at["test"]), (at["x"], at["train"]), arrowprops={"arrowstyle": "->", "color": "tab:red"}
+            )
+            left.annotate(
+                f"{name}: +{at['test'] - at['train']:.2f}",
+                (at["x"], at["test"]),
+                xytext=(5, 6),
+                textcoords="offset points",
+            )
+        left.set(xlabel="x", ylabel="loss", title="what a shift costs")
+        right.plot(found["x"], found["train"], label="training function")
+        right.plot(found["x"], found["highest"], color="tab:green", label=f"maximum within {found['radius']}")
+        for key, colour in (("minimiser_of_train", "tab:blue"), ("minimiser_of_highest", "tab:green")):
+            right.axvline(found[key], color=colour, linestyle=":")
+        right.set(xlabel="x", title="what the upper level minimises; dotted: minimisers")
+        for axis in (left, right):
+            axis.legend(fontsize=8, loc="upper center")
+        sns.despine(fig=figure)
+    return figure
+
+
+def drawn_lower_level(record: Mapping[str, Any]) -> Figure:
+    """Distances to the exact lower level over the inner step."""
+    rows = record["lower_level"]["rows"]
+    alphas, places = (list(dict.fromkeys(row[key] for row in rows)) for key in ("alpha", "place"))
+    with sns.axes_style("ticks"):
+        figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, place in zip(axes, places, strict=True):
+            for colour, alpha in zip(sns.color_palette("colorblind"), alphas, strict=False):
+                mine = [row for row in rows if (row["alpha"], row["place"]) == (alpha, place)]
+                for key, style, label in (("plain", "o--", None), ("sharp", "o-", f"alpha_low = {alpha}")):
+                    axis.loglog(
+                        [row["beta"] for row in mine], [row[key] for row in mine], style,
+                        color=colour, markersize=3.5, label=label,
+                    )  # fmt: skip
+            axis.set(xlabel="beta_low", title=f"theta {place}")
+        axes[0].set_ylabel("median distance to the exact arg min max")
+        axes[0].legend(fontsize=8, title="solid: Sharp-MAML's step\ndashed: plain gradient step", title_fontsize=8)
+        sns.despine(fig=figure)
+    return figure
+
+
+def _contours(axis: Axes, found: Mapping[str, Any]) -> None:
+    axis.contourf(found["grid"], found["grid"], found["surface"], levels=24, cmap="Greys_r", alpha=0.75)
+    for name, at in found["minima"].items():
+        axis.plot(*at["x"], "P" if name == "flat" else "X", color="gold", markeredgecolor="black", zorder=3)
+    axis.set_aspect("equal")
+
+
+def _arrow(axis: Axes, start: Any, end: Any, colour: Any, label: str) -> None:
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.8}, zorder=4)
+    axis.annotate(label, (np.array(start) + end) / 2, color=colour, xytext=(4, 4), textcoords="offset points")

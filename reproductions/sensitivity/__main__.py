@@ -1,0 +1,91 @@
+"""How far choices of the protocol move one number: `python -m reproductions.sensitivity --tier cpu --data DIR`.
+
+Each network has its own JSON, so that a run that was cut off goes on; then come one record and the figure. `--tracked`
+draws from the tracked record alone. Read next: `measure.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from reproductions import study
+from reproductions.sensitivity.figure import drawn
+from reproductions.sensitivity.measure import TRACKED, judge, read, shifts
+from reproductions.tables.check import TableError
+from reproductions.tables.data import prepare_data
+from reproductions.tables.lines import printed_gain
+from reproductions.tables.specification import Table, Tier, cells_of, load
+from sharp_maml import keep_freed_memory, provenance, write_atomically
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see `--help`."""
+    tables, tiers = load()
+    parser = argparse.ArgumentParser(prog="python -m reproductions.sensitivity", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="whose networks; default: demo")
+    parser.add_argument("--data", type=Path, help="directory of the tier's data, where they are not made on the spot")
+    parser.add_argument("--row", default="maml", help="which row of the tier's table; default: maml")
+    parser.add_argument("--seeds", type=int, help="training seeds; default: the table's")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
+    parser.add_argument("--tracked", action="store_true", help="draw the tracked record's figure, measure nothing")
+    options = parser.parse_args(arguments)
+    console = study.console()
+    tier = tiers[options.tier]
+    table = tables[tier.tables[0]]
+    keep_freed_memory()
+    try:
+        if options.tracked:
+            path, figure = TRACKED / f"{tier.name}.json", study.FIGURES / "sensitivity.png"
+            record = read(path)
+        else:
+            record = _judged(table, tier, options, console)
+            path = options.results / "sensitivity" / f"{tier.name}.json"
+            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            figure = path.with_suffix(".png")
+        figure.parent.mkdir(parents=True, exist_ok=True)
+        drawn(record).savefig(figure, dpi=150, metadata={"Software": None})
+        for name, estimate in shifts(record["accuracies"]).items():
+            console.print(f"{name}: {estimate:+.2f}", highlight=False)
+        console.print(f"record: {path}, figure: {figure}")
+    except KeyboardInterrupt:
+        console.print("stopped; what was judged is kept: the same command goes on from there")
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _judged(table: Table, tier: Tier, options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """The record of one row's networks."""
+    if options.seeds is not None and options.seeds < 1:
+        raise TableError(f"--seeds must be >= 1, got {options.seeds}")
+    cells = [each for each in cells_of(table, tier, seeds=options.seeds) if each.row.name == options.row]
+    if not cells or cells[0].config.method != "sharp-maml":
+        adapting = [row.name for row in table.rows if not row.settings.get("method")]
+        raise TableError(f"--row must be one of {', '.join(adapting)}, got {options.row!r}")
+    data = prepare_data(tier, options.data, options.results)
+    return {
+        "schema": 1,
+        **provenance(),
+        "tier": tier.name,
+        "row": options.row,
+        "label": cells[0].row.label,
+        "gains": {
+            row.label: gain
+            for row in table.rows
+            if (gain := printed_gain(row, table)) is not None and not row.name.endswith("-chosen")
+        },
+        "accuracies": {str(cell.seed): judge(cell, data, options.results, console) for cell in cells},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

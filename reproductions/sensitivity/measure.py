@@ -1,0 +1,88 @@
+"""A network judged again with one choice of the protocol changed, and how far that moves its accuracy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from reproductions.study import RECORDS, read_study
+from reproductions.tables.specification import MODE, Cell
+from sharp_maml import Dataset, Estimate, interval_over_seeds, load_checkpoint, open_dataset, write_atomically
+from sharp_maml.evaluate import evaluate
+
+TRACKED = RECORDS / "sensitivity"
+REFERENCE = "as in the table"
+
+CHOICES: dict[str, dict[str, Any]] = {
+    REFERENCE: {},
+    "1 test step": {"test_steps": 1},
+    "10 test steps": {"test_steps": 10},
+    "5 queries a class": {"queries": 5},
+    "support-set batch norm": {"modes": ["support"]},
+    "the last checkpoint": {"checkpoint": "last"},
+    "400 episodes": {"episodes": 400},
+    "10,000 episodes": {"episodes": 10_000},
+}
+"""What is changed, as keywords of `evaluate`; all else is as in the table of the tier."""
+
+
+def measure(cell: Cell, dataset: Dataset, results: Path, choice: Mapping[str, Any]) -> float:
+    """Accuracy of a cell's network with one choice changed, in per cent."""
+    settings = {"checkpoint": "best", "episodes": cell.tier.episodes, "modes": [MODE], **choice}
+    checkpoint = load_checkpoint(cell.directory(results) / f"{settings.pop('checkpoint')}.safetensors")
+    record = evaluate(checkpoint, dataset, name=cell.row.name, split="test", **settings)
+    (accuracies,) = record.accuracies.values()
+    return 100 * float(np.mean(accuracies))
+
+
+def shifts(accuracies: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
+    """For each choice how far it moves the accuracy, over training seeds, in percentage points.
+
+    Args:
+        accuracies: By seed, then by choice, in per cent.
+
+    Returns:
+        The estimates by choice, without the reference.
+    """
+    return {
+        name: interval_over_seeds(
+            [of_seed[name] - of_seed[REFERENCE] for of_seed in accuracies.values()], unit="points"
+        )
+        for name in CHOICES
+        if name != REFERENCE
+    }
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record that `main` wrote.
+
+    Raises:
+        FileNotFoundError: It is not there; the message names the command that makes it.
+    """
+    return read_study(path, f"python -m reproductions.sensitivity --tier {path.stem} --data DIR")
+
+
+def judge(cell: Cell, data: Path, results: Path, console: Console) -> dict[str, float]:
+    """Accuracy of a cell's network by choice; what was judged before is read."""
+    directory = cell.directory(results)
+    for name in ("best", "last"):
+        if not (directory / f"{name}.safetensors").exists():
+            raise FileNotFoundError(
+                f"{directory / name}.safetensors is missing; train it with: make reproduce-table1 TIER={cell.tier.name}"
+            )
+    path = directory / "sensitivity.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = before["accuracies"] if before.get("config_digest") == cell.config.digest else {}
+    dataset = open_dataset(data, size=cell.config.image_size)
+    for name, choice in CHOICES.items():
+        if name not in found:
+            found[name] = measure(cell, dataset, results, choice)
+            console.print(f"{cell.row.name}, seed {cell.seed}, {name}: {found[name]:.2f} %", highlight=False)
+            content = {"config_digest": cell.config.digest, "accuracies": found}
+            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    return {name: found[name] for name in CHOICES}
