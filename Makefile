@@ -41,6 +41,7 @@ notebooks: $(VENV)/dev  ## the appendix as HTML, PDF and LaTeX fragment, from tr
 	OMP_NUM_THREADS=1 $(RUN) -m notebooks $(if $(RESULTS),--results $(RESULTS) --output $(RESULTS)/appendix)
 
 docs: $(VENV)/dev  ## the documentation site with the appendix, in results/docs, looked at by a browser where one is found
+	rm -rf results/docs
 	$(RUN) -m sphinx -W --keep-going --quiet -b html docs results/docs
 	OMP_NUM_THREADS=1 $(RUN) -m notebooks --output results/docs/appendix
 	SITE=results/docs $(RUN) -m pytest -m slow tests/docs/test_site.py

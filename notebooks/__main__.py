@@ -30,6 +30,11 @@ HERE = Path(__file__).parent
 SECONDS = 300
 """A cell that takes longer is stuck: nothing is trained here."""
 TITLE = "Sharp-MAML: appendix"
+HEAD = r"""% Made by `make notebooks`. Needs graphicx, longtable, booktabs, array, calc, amsmath, amssymb, etoolbox.
+% For figures numbered by chapter: \numberwithin{figure}{section}; for the wide tables:
+% \AtBeginEnvironment{longtable}{\scriptsize}
+\providecommand{\tightlist}{\setlength{\itemsep}{0pt}\setlength{\parskip}{0pt}}
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     index = options.output / "index.html"
     write_html(index, TITLE, contents(paths, executed))
     console.print(f"{index}")
-    whole = "\n\n".join(markdown(each, options.output, printed=True) for each in executed)
+    whole = "\n\n\\clearpage\n\n".join(markdown(each, options.output, printed=True) for each in executed)
     console.print(f"{write_latex(options.output, whole)}, for \\input; its figures are beside it")
     console.print(f"{write_pdf(options.output, whole)}")
     return 0
@@ -140,7 +145,7 @@ def write_latex(directory: Path, text: str) -> Path:
     """The appendix as one fragment: a section each chapter; figures with captions and labels `fig:N.M`."""
     body = re.sub(r"[^\x00-\x7f]", lambda match: _ASCII.get(match[0], match[0]), _converted(text, "latex"))
     path = directory / "appendix.tex"
-    path.write_text(f"% Made by `make notebooks`. Needs graphicx, longtable, booktabs, array, calc, amsmath.\n{body}")
+    path.write_text(HEAD + body, encoding="utf-8")
     return path
 
 

@@ -184,7 +184,7 @@ class Appendix:
         widths = []
         for top, *column in zip(head, *rows, strict=True):
             lengths = [len(cell) * 3 // 2 if cell.startswith("`") else len(cell) for cell in (*top.split(), *column)]
-            widths.append(2 + min(60, max(lengths, default=0)))
+            widths.append(4 + min(60, max(lengths, default=0)))
         lines = [head, [":" + "-" * width for width in widths]]
         lines += [[cell.replace("|", r"\|") for cell in row] for row in rows]
         self.text("\n".join(f"| {' | '.join(line)} |" for line in lines))

@@ -122,6 +122,7 @@ async function look(page) {
   await Promise.all(images.map(image => image.decode().catch(() => null)));
   await seen.fonts.ready;
   const formulas = [...seen.querySelectorAll("math")], font = [...seen.fonts].find(face => face.family == "Formulas");
+  const lines = formulas.filter(each => each.getAttribute("display") == "block");
   const sizes = formulas.map(each => each.getBoundingClientRect());
   const found = {
     page, formulas: formulas.length,
@@ -132,6 +133,7 @@ async function look(page) {
   for (const width of WIDTHS) {
     frame.style.width = width + "px";
     const root = seen.documentElement;
+    if (width == WIDTHS[0]) found["formulas cut"] = lines.filter(each => each.scrollWidth > each.clientWidth).length;
     found["pixels too wide at " + width] = Math.max(root.scrollWidth, seen.body.scrollWidth) - root.clientWidth;
   }
   return found;
