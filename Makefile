@@ -37,11 +37,14 @@ landscape: $(VENV)/main  ## is the landscape smoother? trains what is missing, m
 method: $(VENV)/main  ## the algorithm on two-dimensional tasks, and its lower level against the exact one
 	OMP_NUM_THREADS=1 $(RUN) -m reproductions.method $(if $(RESULTS),--output $(RESULTS)/method.json)
 
-notebooks: $(VENV)/dev  ## the appendix: HTML, and LaTeX and PDF where found; from tracked records, or RESULTS=dir
+notebooks: $(VENV)/dev  ## the appendix as HTML, PDF and LaTeX fragment, from tracked records, or RESULTS=dir
 	OMP_NUM_THREADS=1 $(RUN) -m notebooks $(if $(RESULTS),--results $(RESULTS) --output $(RESULTS)/appendix)
 
-docs: $(VENV)/dev  ## the documentation site, in results/docs
+docs: $(VENV)/dev  ## the documentation site with the appendix, in results/docs, looked at by a browser where one is found
+	rm -rf results/docs
 	$(RUN) -m sphinx -W --keep-going --quiet -b html docs results/docs
+	OMP_NUM_THREADS=1 $(RUN) -m notebooks --output results/docs/appendix
+	SITE=results/docs $(RUN) -m pytest -m slow tests/docs/test_site.py
 	@echo results/docs/index.html
 
 readme: $(VENV)/dev  ## the tables of README and docs/performance.md, from the tracked records

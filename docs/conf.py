@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pypandoc
+from docutils import nodes
+
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `synthetic` and `theory` are not installed
 
 project = "sharp-maml"
@@ -16,7 +19,6 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
-    "sphinx.ext.mathjax",
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
@@ -34,6 +36,19 @@ html_theme = "furo"
 html_title = "sharp-maml"
 html_theme_options = {"navigation_with_keys": True}
 html_show_sphinx = False
+html_math_renderer = "mathml"
+html_static_path = ["../notebooks/math.css", "../notebooks/math.woff"]
+html_css_files = ["math.css"]
+
+
+def write_formula(writer: Any, node: nodes.math | nodes.math_block) -> None:
+    """A formula as MathML, which browsers draw without a script; one that pandoc cannot read is an error."""
+    fence = "$$" if isinstance(node, nodes.math_block) else "$"
+    page = pypandoc.convert_text(
+        f"{fence}{node.astext()}{fence}", "html", "markdown", ["--mathml", "--fail-if-warnings"]
+    )
+    writer.body.append(page.strip().removeprefix("<p>").removesuffix("</p>"))
+    raise nodes.SkipNode
 
 
 def setup(app: Any) -> None:
@@ -48,3 +63,9 @@ def setup(app: Any) -> None:
         source[0] = source[0].replace("$`", "$").replace("`$", "$")
 
     app.connect("source-read", plain_dollars)
+
+    def place_of_alias(app: Any, module: str, name: str) -> str | None:
+        return module if name in autodoc_type_aliases else None  # Python says `builtins`, which has no page of source
+
+    app.connect("viewcode-follow-imported", place_of_alias)
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

@@ -1,19 +1,16 @@
 r"""Execute the notebooks: `python -m notebooks [--results DIR] [--only 02] [--output results/appendix]`.
 
-Each becomes a page of HTML; where pandoc is found, all become a LaTeX fragment for `\input` with numbered figures, and
-where LaTeX is found too, one PDF. Records are the tracked ones, or with `--results` fresh ones. A notebook that fails,
-or misses a record, ends the command with exit code 1 and the command that makes the record.
+Each becomes a page of HTML; all become one PDF, and a LaTeX fragment for `\input` with numbered figures. A page stands
+alone, with formulas as MathML. Records are the tracked ones, or with `--results` fresh ones. A notebook that fails, or
+misses a record, ends the command with exit code 1 and the command that makes the record.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
-import html
 import os
 import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pypandoc
+import typst
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from nbconvert import HTMLExporter
-from nbconvert.filters import markdown2latex
 from rich.console import Console
 
 from notebooks.appendix import CAPTION
@@ -32,19 +29,11 @@ from notebooks.appendix import CAPTION
 HERE = Path(__file__).parent
 SECONDS = 300
 """A cell that takes longer is stuck: nothing is trained here."""
-PREAMBLE = r"""\documentclass[10pt]{article}
-\usepackage[a4paper,margin=25mm]{geometry}
-\usepackage{amsmath,amssymb,graphicx,longtable,booktabs,array,calc,etoolbox,hyperref,fancyvrb,textcomp}
-\usepackage{iftex}
-\ifPDFTeX\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\fi
+TITLE = "Sharp-MAML: appendix"
+HEAD = r"""% Made by `make notebooks`. Needs graphicx, longtable, booktabs, array, calc, amsmath, amssymb, etoolbox.
+% For figures numbered by chapter: \numberwithin{figure}{section}; for the wide tables:
+% \AtBeginEnvironment{longtable}{\scriptsize}
 \providecommand{\tightlist}{\setlength{\itemsep}{0pt}\setlength{\parskip}{0pt}}
-\providecommand{\pandocbounded}[1]{#1}
-\numberwithin{figure}{section}
-\setlength{\emergencystretch}{3em}
-\AtBeginEnvironment{longtable}{\scriptsize}
-\begin{document}
-\input{appendix}
-\end{document}
 """
 
 
@@ -62,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not paths:
         print(f"error: no notebook begins with {' or '.join(options.only)}", file=sys.stderr)
         return 2
-    options.output.mkdir(parents=True, exist_ok=True)
     executed = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for path, future in [(path, pool.submit(execute, path, options.results)) for path in paths]:
@@ -73,23 +61,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"error: {path.name}: {error.ename}: {error.evalue}", file=sys.stderr)
                 return 1
             page = options.output / f"{path.stem}.html"
-            page.write_text(to_html(executed[-1]), encoding="utf-8")
+            write_html(page, title(executed[-1]), markdown(executed[-1], options.output))
             console.print(f"{page}")
     if options.only:
         return 0
     index = options.output / "index.html"
-    index.write_text(contents(paths, executed), encoding="utf-8")
+    write_html(index, TITLE, contents(paths, executed))
     console.print(f"{index}")
-    if shutil.which("pandoc") is None:
-        console.print("no LaTeX fragment and no PDF: pandoc is not installed")
-        return 0
-    fragment = write_latex(executed, options.output)
-    console.print(f"{fragment}, for \\input; its figures are beside it")
-    engine = next(filter(shutil.which, ("pdflatex", "tectonic", "xelatex", "lualatex")), None)
-    if engine is None:
-        console.print("no PDF: no LaTeX is installed (pdflatex, tectonic, xelatex or lualatex)")
-        return 0
-    return make_pdf(engine, options.output, console)
+    whole = "\n\n\\clearpage\n\n".join(markdown(each, options.output, printed=True) for each in executed)
+    console.print(f"{write_latex(options.output, whole)}, for \\input; its figures are beside it")
+    console.print(f"{write_pdf(options.output, whole)}")
+    return 0
 
 
 def execute(path: Path, results: Path | None = None) -> Any:
@@ -115,63 +97,56 @@ def title(notebook: Any) -> str:
     return str(notebook.cells[0].source).splitlines()[0].lstrip("# ")
 
 
-def to_html(notebook: Any) -> str:
-    """A page without code, which stands alone but for the script that draws formulas."""
-    page, _ = HTMLExporter(template_name="classic", exclude_input=True).from_notebook_node(
-        notebook, {"metadata": {"name": title(notebook)}}
-    )
-    return str(page)
-
-
 def contents(paths: Sequence[Path], notebooks: Sequence[Any]) -> str:
-    """The page that links to the others."""
-    lines = [
-        f'<li><a href="{path.stem}.html">{html.escape(title(notebook))}</a></li>'
-        for path, notebook in zip(paths, notebooks, strict=True)
-    ]
-    return (
-        '<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Sharp-MAML: appendix</title>'
-        f"<h1>Sharp-MAML: appendix</h1><ol>{''.join(lines)}</ol></html>\n"
-    )
+    """The page that links to the others, in markdown."""
+    names = [title(notebook).lstrip("0123456789 ") for notebook in notebooks]
+    links = [f"1. [{name}]({path.stem}.html)" for path, name in zip(paths, names, strict=True)]
+    return "\n".join([f"# {TITLE}\n", *links, "\nAs one document: [PDF](appendix.pdf)."])
 
 
-def write_latex(notebooks: Sequence[Any], directory: Path) -> Path:
-    """All notebooks as one fragment: a section each, without code; figures with captions and labels `fig:N.M`."""
-    figures = directory / "figures"
-    shutil.rmtree(figures, ignore_errors=True)
-    figures.mkdir()
+def markdown(notebook: Any, directory: Path, *, printed: bool = False) -> str:
+    """What a reader is shown of an executed notebook, in pandoc's markdown: no code, and figures with their captions.
+
+    Args:
+        notebook: With its outputs.
+        directory: Gets the figures, `figures/CHAPTER-NUMBER.png`, and `.pdf` where there is one.
+        printed: For paper, which takes a figure's PDF where there is one, and numbers chapters and figures itself.
+
+    Returns:
+        The text. Figures have the identifiers `fig:CHAPTER.NUMBER`.
+    """
     parts: list[str] = []
-    for notebook in notebooks:
-        parts.append("\\clearpage\n" if parts else "")
-        for cell in notebook.cells:
-            if cell.cell_type == "markdown":
-                parts.append(_latex(re.sub(r"^# \d+ ", "# ", cell.source)))  # LaTeX numbers sections itself
-            for output in cell.get("outputs", []):
-                parts.append(_output(output, figures))
+    (directory / "figures").mkdir(parents=True, exist_ok=True)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            parts.append(re.sub(r"^# \d+ ", "# ", cell.source) if printed else cell.source)
+        for output in cell.get("outputs", []):
+            data, caption = output.get("data", {}), output.get("metadata", {}).get(CAPTION)
+            if "image/png" in data:
+                label = data["text/plain"].removeprefix("Figure ")
+                form = "application/pdf" if printed and "application/pdf" in data else "image/png"
+                file = f"figures/{label.replace('.', '-')}.{form.split('/')[1]}"
+                (directory / file).write_bytes(base64.b64decode(data[form]))
+                number = "" if printed else f"*Figure {label}.* "
+                parts.append(f"![{number}{caption}]({file}){{#fig:{label} width=100%}}")
+            elif "text/markdown" in data and caption is None:
+                parts.append(data["text/markdown"])
+    return "\n\n".join(parts)
+
+
+def write_html(path: Path, title: str, text: str) -> None:
+    """A page that stands alone: figures and style are in it, formulas are MathML, and there is no script."""
+    options = ["--standalone", "--embed-resources", "--mathml", "--metadata=lang:en", f"--variable=pagetitle:{title}"]
+    options += [f"--css={HERE / 'page.css'}", f"--css={HERE / 'math.css'}", f"--resource-path={path.parent}"]
+    path.write_text(_converted(text, "html", *options), encoding="utf-8")
+
+
+def write_latex(directory: Path, text: str) -> Path:
+    """The appendix as one fragment: a section each chapter; figures with captions and labels `fig:N.M`."""
+    body = re.sub(r"[^\x00-\x7f]", lambda match: _ASCII.get(match[0], match[0]), _converted(text, "latex"))
     path = directory / "appendix.tex"
-    path.write_text("% Made by `make notebooks`. Needs graphicx, longtable, booktabs, amsmath.\n" + "\n\n".join(parts))
+    path.write_text(HEAD + body, encoding="utf-8")
     return path
-
-
-def _output(output: Any, figures: Path) -> str:
-    data = output.get("data", {})
-    caption = output.get("metadata", {}).get(CAPTION)
-    if "image/png" in data:
-        label = data["text/plain"].removeprefix("Figure ")
-        form = "application/pdf" if "application/pdf" in data else "image/png"
-        file = figures / f"{label}.{form.split('/')[1]}"
-        file.write_bytes(base64.b64decode(data[form]))
-        return (
-            "\\begin{figure}[htbp]\n\\centering\n"
-            f"\\includegraphics[width=\\linewidth,height=0.8\\textheight,keepaspectratio]{{{{figures/{label}}}{file.suffix}}}\n"
-            f"\\caption{{{_latex(caption).strip()}}}\n\\label{{fig:{label}}}\n\\end{{figure}}\n"
-        )
-    return _latex(data["text/markdown"]) if "text/markdown" in data and caption is None else ""
-
-
-def _latex(markdown: str) -> str:
-    text = str(markdown2latex(markdown))
-    return re.sub(r"[^\x00-\x7f]", lambda match: _ASCII.get(match[0], match[0]), text)
 
 
 _ASCII = {
@@ -186,22 +161,18 @@ _ASCII = {
 }
 
 
-def make_pdf(engine: str, directory: Path, console: Console) -> int:
-    """Typeset `appendix.pdf` from the fragment; returns the exit code."""
-    (directory / "sharp-maml.tex").write_text(PREAMBLE)
-    command = [
-        engine,
-        *([] if engine == "tectonic" else ["-interaction=nonstopmode", "-halt-on-error"]),
-        "sharp-maml.tex",
-    ]
-    for _ in range(1 if engine == "tectonic" else 2):  # the second run knows the references
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, errors="replace")
-        if done.returncode:
-            print(f"error: {' '.join(command)} failed:\n{(done.stdout + done.stderr)[-3000:]}", file=sys.stderr)
-            return 1
-    (directory / "sharp-maml.pdf").replace(directory / "appendix.pdf")
-    console.print(f"{directory / 'appendix.pdf'}")
-    return 0
+def write_pdf(directory: Path, text: str) -> Path:
+    """The appendix as one document, typeset by Typst with the fonts that it brings along."""
+    source, path = directory / "appendix.typ", directory / "appendix.pdf"
+    source.write_text((HERE / "paper.typ").read_text(encoding="utf-8") + _converted(text, "typst"), encoding="utf-8")
+    typst.compile(source, output=path, ignore_system_fonts=True)
+    return path
+
+
+def _converted(text: str, form: str, *options: str) -> str:
+    """The text by pandoc; a formula that it cannot read, or a figure that it cannot find, is an error."""
+    options = (*options, "--fail-if-warnings")
+    return str(pypandoc.convert_text(text, form, "markdown-superscript-subscript", options))
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ class Appendix:
             raise FileNotFoundError(f"no records of {name}; make them with: make reproduce-table1 TABLE={name}")
 
     def image(self, path: Path, caption: str) -> None:
-        """A figure from a PNG file; a PDF beside it is what the LaTeX appendix takes."""
+        """A figure from a PNG file; a PDF beside it is what the appendix on paper takes."""
         if not path.exists():
             raise FileNotFoundError(f"{_short(path)} is missing: the command that makes its record draws it")
         pdf = path.with_suffix(".pdf")
@@ -180,17 +180,18 @@ class Appendix:
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table."""
-        # The dashes are the columns' relative widths, for LaTeX; names in typewriter type are wider than they are long
-        widths = [
-            min(60, max(len(cell) * 3 // 2 if cell.startswith("`") else len(cell) for cell in column))
-            for column in zip(head, *rows, strict=True)
-        ]
-        lines = [head, [":" + "-" * max(3, width) for width in widths]]
+        # The dashes are the columns' relative widths: room for the words of the head and, up to a limit, for whole
+        # cells. Names in typewriter type are wider than they are long.
+        widths = []
+        for top, *column in zip(head, *rows, strict=True):
+            lengths = [len(cell) * 3 // 2 if cell.startswith("`") else len(cell) for cell in (*top.split(), *column)]
+            widths.append(4 + min(60, max(lengths, default=0)))
+        lines = [head, [":" + "-" * width for width in widths]]
         lines += [[cell.replace("|", r"\|") for cell in row] for row in rows]
         self.text("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
     def text(self, markdown: str, *, of_figure: bool = False) -> None:
-        """Text in markdown; that of a figure is its caption once more, for HTML."""
+        """Text in markdown; that of a figure is its caption once more, for Jupyter."""
         display(Markdown(markdown), metadata={CAPTION: True} if of_figure else None)
 
     def sources(self) -> None:
@@ -209,7 +210,7 @@ class Appendix:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.split()).replace("*", r"\*")  # a star is one of mathematics, as in x*
 
 
 def _short(path: Path) -> str:

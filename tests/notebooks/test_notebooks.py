@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import re
 import shutil
 import subprocess
 import sys
+from html import unescape
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 import pytest
+import typst
+from fontTools.ttLib import TTFont
 from matplotlib.figure import Figure
+from PIL import Image
 
 from notebooks import __main__ as build
 from notebooks.appendix import CAPTION, ROOT, Appendix
@@ -118,18 +124,97 @@ def test_an_unknown_chapter_is_an_error(capsys):
     assert "no notebook begins with 77" in capsys.readouterr().err
 
 
-def test_a_pdf_output_becomes_a_numbered_figure_and_its_html_caption_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "markdown2latex", lambda text: text)
-    figure = {
-        "data": {"image/png": "YQ==", "application/pdf": "Yg==", "text/plain": "Figure 2.3"},
-        "metadata": {CAPTION: "C"},
-    }
-    text = build._output(figure, tmp_path)
-    assert "\\caption{C}\n\\label{fig:2.3}" in text
-    assert "{{figures/2.3}.pdf}" in text
-    assert (tmp_path / "2.3.pdf").read_bytes() == b"b"
-    assert build._output({"data": {"text/markdown": "x"}, "metadata": {CAPTION: True}}, tmp_path) == ""
-    assert build._output({"data": {"text/markdown": "x"}, "metadata": {}}, tmp_path) == "x"
+def figure(**forms: str):
+    output = {"data": {"text/plain": "Figure 2.3", **forms}, "metadata": {CAPTION: "C `c`."}}
+    caption = {"data": {"text/markdown": "*Figure 2.3.* C `c`."}, "metadata": {CAPTION: True}}
+    text = {"data": {"text/markdown": "| a |\n|---|\n| $x^2$ |"}, "metadata": {}}
+    cells = [{"cell_type": "markdown", "source": "# 2 A chapter"}, {"cell_type": "code", "source": "secret()"}]
+    cells[1]["outputs"] = [output, caption, text]
+    return nbformat.from_dict({"cells": cells})
+
+
+def pixel() -> str:
+    file = BytesIO()
+    Image.new("RGB", (1, 1)).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+PIXEL = pixel()
+
+
+def test_on_paper_a_figure_is_its_pdf_with_a_caption_and_a_label_and_numbers_are_left_to_the_typesetter(tmp_path):
+    notebook = figure(**{"image/png": PIXEL, "application/pdf": "Yg=="})
+    text = build.markdown(notebook, tmp_path, printed=True)
+    assert (tmp_path / "figures/2-3.pdf").read_bytes() == b"b"
+    latex = build.write_latex(tmp_path, text).read_text()
+    assert "\\section{A chapter}" in latex
+    assert "{figures/2-3.pdf}\n\\caption{C \\protect\\texttt{c}.}\\label{fig:2.3}\n\\end{figure}" in latex
+    assert "Figure 2.3" not in latex
+    assert "secret" not in latex
+
+
+def test_a_page_stands_alone_with_numbered_figures_and_without_a_script(tmp_path):
+    page = tmp_path / "page.html"
+    build.write_html(page, "T", build.markdown(figure(**{"image/png": PIXEL, "application/pdf": "Yg=="}), tmp_path))
+    html = " ".join(page.read_text().split())
+    assert "<em>Figure 2.3.</em> C <code>c</code>.</figcaption>" in html
+    assert html.count("<em>Figure 2.3.</em>") == 1  # the caption for Jupyter is left out
+    assert f'src="data:image/png;base64,{PIXEL}"' in html
+    assert "url(data:font/woff" in html
+    assert "<script" not in html
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html)
+    assert "secret" not in html
+
+
+def test_a_pdf_is_made_without_latex(tmp_path):
+    text = build.markdown(figure(**{"image/png": PIXEL}), tmp_path, printed=True)
+    assert build.write_pdf(tmp_path, text).read_bytes().startswith(b"%PDF-")
+    shown = json.loads(typst.query(tmp_path / "appendix.typ", "figure.where(kind: image)"))
+    assert [each["label"] for each in shown] == ["<fig:2.3>"]
+
+
+def formulas(path: Path) -> list[str]:
+    """The formulas of a notebook or of a page of the docs, by their dollars."""
+    if path.suffix == ".md":
+        return re.findall(r"\$`(.+?)`\$", path.read_text(encoding="utf-8"))
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return [display or inline for display, inline in re.findall(r"\$\$(.+?)\$\$|\$(.+?)\$", text, re.S)]
+
+
+PAGES = [*PATHS, *sorted((ROOT / "docs").rglob("*.md"))]
+INVISIBLE = {0x2061, *map(ord, "\n\u00a0\u2003")}
+CHARACTERS = set(TTFont(ROOT / "notebooks/math.woff").getBestCmap())
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if formulas(path)], ids=lambda path: path.stem)
+def test_every_formula_converts_and_its_characters_are_in_the_font(path):
+    """A norm is written with lVert and rVert: of two bars alike, Typst sets what follows over the second one."""
+    assert not [formula for formula in formulas(path) if r"\|" in formula]
+    text = "\n\n".join(f"${formula}$" for formula in formulas(path))
+    html = build._converted(text, "html", "--mathml")
+    found = [unescape(each) for each in re.findall(r"<annotation[^>]*>(.*?)</annotation>", html, re.S)]
+    assert found == formulas(path)
+    drawn = "".join(re.findall(r">([^<]+)</m(?:i|o|n|text)>", html))
+    assert {ord(each) for each in unescape(drawn)} - CHARACTERS - INVISIBLE == set()
+    assert build._converted(text, "typst").count("$") == 2 * len(found)
+
+
+def test_the_font_has_the_italic_letters_that_browsers_put_for_letters():
+    italic = set(range(0x1D434, 0x1D468)) | set(range(0x1D6E2, 0x1D71C))
+    assert italic - {0x1D455} <= CHARACTERS  # italic h stands elsewhere, among the letterlike symbols
+    assert 0x210E in CHARACTERS
+
+
+@pytest.mark.parametrize("formula", [r"$\frac{1$", r"$\nosuchthing x$"])
+def test_a_formula_that_cannot_be_read_is_an_error(formula):
+    with pytest.raises(RuntimeError, match="convert"):
+        build._converted(formula, "html", "--mathml")
+
+
+def test_a_star_in_a_statement_is_no_markup(shown):
+    Appendix(2).claims("rate_constant")
+    assert r"F_0(x\*)" in shown[0][0]
 
 
 def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -147,14 +232,20 @@ def test_a_notebook_with_a_missing_record_fails_with_the_command(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pandoc") is None, reason="pandoc is not installed")
-def test_the_fragment_has_the_sections_and_figures_of_the_notebooks(tmp_path):
-    path = next(path for path in PATHS if path.stem.startswith("02"))
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_the_fragment_is_typeset_by_latex(tmp_path):
+    """With the packages that its first line names, a section for a chapter, and figures with their labels."""
     code = (
-        "import sys; from pathlib import Path; from notebooks.__main__ import execute, write_latex; "
-        "write_latex([execute(Path(sys.argv[1]))], Path(sys.argv[2]))"
+        "import sys; from pathlib import Path; from notebooks.__main__ import execute, markdown, write_latex; "
+        "to = Path(sys.argv[2]); write_latex(to, markdown(execute(Path(sys.argv[1])), to, printed=True))"
     )
-    assert run(code, path, tmp_path).returncode == 0
+    assert run(code, next(path for path in PATHS if path.stem.startswith("02")), tmp_path).returncode == 0
     text = (tmp_path / "appendix.tex").read_text()
     assert "\\section{The stationarity rate}" in text
-    assert re.findall(r"\\label\{fig:(2\.\d)\}", text)[:2] == ["2.1", "2.2"]
+    assert re.findall(r"\\label\{fig:(2\.\d+)\}", text) == [f"2.{number}" for number in range(1, 11)]
+    packages = re.search(r"Needs ([\w, ]+)\.", text)[1].replace(" ", "")
+    preamble = f"\\documentclass{{article}}\\usepackage{{{packages}}}"
+    (tmp_path / "paper.tex").write_text(f"{preamble}\\begin{{document}}\\input{{appendix}}\\end{{document}}")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-3000:]
