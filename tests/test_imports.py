@@ -142,7 +142,8 @@ THEORY = {
     "networks": {"check", "rate", "generalization", "networks"},
 }
 THEORY["generalization.claims"] |= {"rate"}  # the smoothness of F is one formula
-"""What each room of `theory` may import: the frame nothing else, a part (but for one formula) nothing of another, engines no claim."""
+"""What each room of `theory` may import: the frame nothing else, a part nothing of another one (but for that formula),
+engines no claim."""
 
 
 @pytest.mark.parametrize("path", [path for path in modules("theory") if path.parent.name != "theory"], ids=module_name)
