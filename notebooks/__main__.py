@@ -20,8 +20,7 @@ from typing import Any
 import nbformat
 import pypandoc
 import typst
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbconvert.preprocessors import CellExecutionError, ExecutePreprocessor
 from rich.console import Console
 
 from notebooks.appendix import CAPTION
@@ -85,10 +84,10 @@ def execute(path: Path, results: Path | None = None) -> Any:
         CellExecutionError: A cell failed, for instance because a record is missing.
     """
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
+    processor = ExecutePreprocessor(
+        nb=notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
     )
-    client.execute(env={**os.environ, "RESULTS": "" if results is None else str(results.resolve())})
+    processor.execute(env={**os.environ, "RESULTS": "" if results is None else str(results.resolve())})
     return notebook
 
 
