@@ -313,7 +313,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git checkout with a file of code, a record and a result; the repository's own rules say which is which."""
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("sharp_maml/code.py", "reproductions/records/maml.json", "docs/theory/alarms.json"):
+    for name in ("sharp_maml/code.py", "records/tables/demo/maml.json", "docs/theory/alarms.json"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("one\n")
     rules = Path(__file__).parents[2] / ".gitattributes"
@@ -334,8 +334,8 @@ def test_a_clean_checkout_is_its_commit(checkout: Path) -> None:
         ("sharp_maml/code.py", True),
         ("sharp_maml/new.py", True),
         ("README.md", True),
-        ("reproductions/records/maml.json", False),
-        ("reproductions/records/low.json", False),
+        ("records/tables/demo/maml.json", False),
+        ("records/tables/demo/low.json", False),
         ("reproductions/code.py", True),
         ("docs/theory/alarms.json", False),
         ("docs/page.md", True),
