@@ -46,7 +46,6 @@ from sharp_maml import (
     Params,
     Protocol,
     add_scaled,
-    conv4,
     episode,
     epsilon_sharpness,
     filter_normalised_direction,
@@ -58,6 +57,7 @@ from sharp_maml import (
     load_checkpoint,
     loss_on_plane,
     meta_loss,
+    network,
     norm,
     open_dataset,
     paired_difference,
@@ -135,13 +135,7 @@ def measure(checkpoint: Path, data: Path, settings: Settings) -> dict[str, Any]:
     if dataset.digest != loaded.metadata["data"]["digest"]:
         raise ValueError(f"{checkpoint} was trained on other data than {data}: name those that it was trained on")
     # `elementary`: a Hessian of the meta-loss is a third derivative
-    model = conv4(
-        ways=config.ways,
-        filters=config.filters,
-        image_size=config.image_size,
-        channels=dataset.channels,
-        batch_norm_form="elementary",
-    )
+    model = network(config, channels=dataset.channels, form="elementary")
     params = trained_params(loaded, model.init(torch.Generator().manual_seed(config.seed)))
     protocol = Protocol(config.ways, config.shots, config.queries)
     episodes = [

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sharp_maml import Batch, Episode, LossFn, Params, in_threads, meta_gradient
+from sharp_maml import Batch, Episode, Execution, LossFn, Params, in_threads, meta_gradient
+from sharp_maml.base import Perturbation
 from sharp_maml.compiled import compiled
 from sharp_maml.distributed import mean_over_ranks
-from sharp_maml.meta import CompileEpisode, MapEpisodes, Perturbation
 from sharp_maml.models import conv4, in_bfloat16
 
 from .peers import PEERS
@@ -100,9 +100,7 @@ def ours(work: Work, params: Params, episodes: list[Episode], *, form: str = "fu
         params,
         episodes,
         **work.settings,
-        mean_over_ranks=mean_over_ranks,
-        map_episodes=threads(work.episode_threads),
-        compile_episode=compiler() if work.compile else lambda function: function,
+        execution=execution(work),
     ).grad
 
 
@@ -118,13 +116,11 @@ def loss_of(work: Work, form: str) -> LossFn:
 
 
 @cache
-def compiler() -> CompileEpisode:
-    return compiled()
-
-
-@cache
-def threads(n: int) -> MapEpisodes:
-    return map if n == 1 else in_threads(n)
+def execution(work: Work) -> Execution:
+    found = Execution(mean_over_ranks)
+    if work.episode_threads > 1:
+        found = found._replace(map_episodes=in_threads(work.episode_threads))
+    return found._replace(compile_episode=compiled()) if work.compile else found
 
 
 def plain(work: Work, params: Params, episodes: list[Episode]) -> Params:

@@ -44,7 +44,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sharp_maml import meta_gradient
+from sharp_maml import Execution, meta_gradient
 from synthetic import Welsch
 from theory.claim import Budget, Item
 from theory.pac_bayes import Bound, Reading, theorem
@@ -126,7 +126,7 @@ class Setting:
             tasks_at_once.parts(Welsch.episodes(support, query)),
             beta_low=self.step,
             alpha_up=alpha_up,
-            map_episodes=tasks_at_once,
+            execution=Execution(map_episodes=tasks_at_once),
         ).grad["x"]
 
 
