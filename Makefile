@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme landscape method notebooks docs test lint unit theory-tests theory calibration regime mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 records readme landscape method notebooks docs settings test lint unit theory-tests theory calibration regime mutants slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ docs: $(VENV)/dev  ## the documentation site with the appendix, in results/docs,
 readme: $(VENV)/dev  ## the tables of README and docs/performance.md, from the tracked records
 	$(RUN) -m reproductions.tables --tier $(TIER) --tracked --readme
 	$(RUN) -m benchmarks.page
+
+settings: $(VENV)/dev  ## the page of settings, docs/settings.md, from the code
+	$(RUN) -c "from sharp_maml.config import reference; print(reference(), end='')" > docs/settings.md
 
 test: lint unit theory-tests  ## everything that can be checked in minutes: style, types, unit tests, claims
 

@@ -12,12 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.peers import PEERS
 from benchmarks.plain import plain_meta_gradient
-from sharp_maml import Batch, Episode, LossFn, Model, Params, conv4, in_threads, meta_gradient
-from sharp_maml.block import Form
+from sharp_maml import Batch, Episode, Execution, LossFn, Model, Params, in_threads, meta_gradient
+from sharp_maml.base import Perturbation
 from sharp_maml.compiled import compiled
 from sharp_maml.distributed import mean_over_ranks
-from sharp_maml.meta import CompileEpisode, MapEpisodes, Perturbation
-from sharp_maml.models import in_bfloat16
+from sharp_maml.models import Form, conv4, in_bfloat16
 
 ALPHA = 5e-4
 """Radius of both ascents, as in the released code."""
@@ -105,9 +104,7 @@ def ours(work: Work, params: Params, episodes: list[Episode], *, form: Form = "f
         params,
         episodes,
         **work.settings,
-        mean_over_ranks=mean_over_ranks,
-        map_episodes=threads(work.episode_threads),
-        compile_episode=compiler() if work.compile else lambda function: function,
+        execution=execution(work),
     ).grad
 
 
@@ -124,15 +121,12 @@ def loss_of(work: Work, form: Form) -> LossFn:
 
 
 @cache
-def compiler() -> CompileEpisode:
-    """What compiles an episode's work; one object, with what it has compiled."""
-    return compiled()
-
-
-@cache
-def threads(n: int) -> MapEpisodes:
-    """Episodes one after the other, or in threads that stay."""
-    return map if n == 1 else in_threads(n)
+def execution(work: Work) -> Execution:
+    """How its work is executed; one object a work, so that what is compiled for it is found again."""
+    found = Execution(mean_over_ranks)
+    if work.episode_threads > 1:
+        found = found._replace(map_episodes=in_threads(work.episode_threads))
+    return found._replace(compile_episode=compiled()) if work.compile else found
 
 
 def plain(work: Work, params: Params, episodes: list[Episode]) -> Params:

@@ -1,17 +1,19 @@
 """Sharp-MAML: sharpness-aware model-agnostic meta-learning as pure functions of parameters.
 
 This file is the public API, together with the two commands `sharp_maml.train` and `sharp_maml.evaluate`, whose modules
-hold the functions of the same names. To read the package in order: `base.py`, `ascent.py`, `meta.py`, `models.py`,
-`train.py`.
+hold the functions of the same names. To read the package in order: `base.py`, `ascent/gradient.py`,
+`meta.py`, `models/conv4.py`, `train.py`.
 """
 
 from sharp_maml.allocator import keep_freed_memory
-from sharp_maml.ascent import ascent
+from sharp_maml.ascent import ASCENTS, Ascent, ascent
 from sharp_maml.base import (
     Batch,
     BatchNorm,
     DataError,
+    Direction,
     Episode,
+    Execution,
     LossFn,
     MetaGradient,
     Method,
@@ -50,9 +52,9 @@ from sharp_maml.estimates import (
     paired_difference,
 )
 from sharp_maml.matching import matching_method, matching_params
-from sharp_maml.meta import adapt, meta_gradient, meta_loss, sharp_maml_method
-from sharp_maml.methods import build
-from sharp_maml.models import Model, conv4, from_module, mlp
+from sharp_maml.meta import adapt, meta_gradient, meta_loss
+from sharp_maml.methods import build, network, sharp_maml_method
+from sharp_maml.models import MODELS, Model, conv4, from_module, mlp, resnet12
 from sharp_maml.module import SharpMAML
 from sharp_maml.records import Record, RecordError, provenance, read_records, write_record
 from sharp_maml.sharpness import (
@@ -67,6 +69,9 @@ from sharp_maml.tree import add_scaled, dot, mean, norm
 
 __all__ = [
     "ADAPTATION",
+    "ASCENTS",
+    "MODELS",
+    "Ascent",
     "Batch",
     "BatchNorm",
     "Checkpoint",
@@ -74,9 +79,11 @@ __all__ = [
     "Config",
     "DataError",
     "Dataset",
+    "Direction",
     "Episode",
     "EpisodeStream",
     "Estimate",
+    "Execution",
     "LossFn",
     "MetaGradient",
     "Method",
@@ -118,12 +125,14 @@ __all__ = [
     "meta_gradient",
     "meta_loss",
     "mlp",
+    "network",
     "norm",
     "open_cache",
     "open_dataset",
     "paired_difference",
     "provenance",
     "read_records",
+    "resnet12",
     "save_checkpoint",
     "sharp_maml_method",
     "trained_params",

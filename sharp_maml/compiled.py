@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def compiled(device: str = "cpu") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A `compile_episode` for `meta_gradient`: compiles what it is given when that is first called, and keeps it.
+    """A `compile_episode` of `Execution`: compiles what it is given when that is first called, and keeps it.
 
     The start-up cost is logged. Functions that compare equal share their graphs, and each form of the arguments (names,
     shapes, dtypes, devices) has one of its own.

@@ -13,59 +13,21 @@ import math
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from sharp_maml.base import BatchNorm
-from sharp_maml.meta import Perturbation
+from sharp_maml.ascent import ASCENTS
+from sharp_maml.base import BatchNorm, Perturbation
+from sharp_maml.models import MODELS
 
 MethodName = Literal["sharp-maml", "matching", "matching-fce"]
 """Sharp-MAML (MAML is its case of zero radii), or Matching Networks without and with full context embeddings."""
 
 InnerParams = Literal["all", "head", "body", "all-but-norm"]
-"""What the inner loop adapts: everything, the last layer (ANIL), the rest (BOIL), all but the batch norm affine."""
-
-_AT_LEAST = {
-    "image_size": 16,  # conv4 halves an image four times
-    "ways": 2,
-    "shots": 1,
-    "queries": 1,
-    "filters": 1,
-    "alpha_low": 0,
-    "alpha_up": 0,
-    "steps": 1,
-    "test_steps": 0,
-    "meta_batch": 1,
-    "iterations": 1,
-    "validate_every": 1,
-    "validation_episodes": 1,
-    "checkpoint_every": 1,
-    "ascent_every": 1,
-    "seed": 0,
-    "threads": 0,
-    "episode_threads": 1,
-}
-_POSITIVE = ("beta_low", "beta_up")
-ADAPTATION = (
-    "alpha_low",
-    "alpha_up",
-    "beta_low",
-    "steps",
-    "test_steps",
-    "perturb_at_test",
-    "perturbation",
-    "inner_params",
-    "first_order",
-    "ascent",
-    "ascent_every",
-)
-"""Settings of the adaptation, which Matching Networks do not have."""
-
-Ascent = Literal["gradient", "random", "norm", "half"]
-"""What both ascents go along: see `DIRECTIONS` in `ascent.py`."""
+"""What the inner loop adapts: see `inner_names` in `methods.py`."""
 
 Schedule = Literal["constant", "cosine"]
 """The outer step size over the meta-iterations."""
@@ -73,11 +35,24 @@ Schedule = Literal["constant", "cosine"]
 Precision = Literal["full", "tf32", "bfloat16"]
 """How the network computes: in `dtype`; on a GPU with TF32 products; or in bfloat16, with parameters in float32."""
 
-EXECUTION = ("data", "device", "threads", "episode_threads", "compile")
-"""Settings that say where the data lie and how the work is executed, not what is computed: no digest sees them."""
+Role = Literal["experiment", "adaptation", "execution"]
+"""What a setting decides: the experiment; within it the adaptation, which Matching Networks do not have; or where the
+data lie and how the work is executed, which no digest sees."""
 
 DIGEST_SCHEMA = 2
 """Version of the meaning of a digest: raised when a default changes, or a setting comes to mean something else."""
+
+
+def _is(
+    meaning: str,
+    *,
+    at_least: int | None = None,
+    above: int | None = None,
+    among: Mapping[str, object] | None = None,
+    role: Role = "experiment",
+) -> dict[str, Any]:
+    """All that is known of a setting beside its type and default; `among` are the names that text may have."""
+    return {"meaning": meaning, "at_least": at_least, "above": above, "among": among, "role": role}
 
 
 @dataclass(frozen=True)
@@ -87,46 +62,7 @@ class Config:
     Numbers are those of the authors' released code. Where that code departs from the algorithm box (`perturbation`,
     `inner_params`), the default is the box.
 
-    Attributes:
-        method: The method.
-        data: Path of the data; where it lies has no influence, so records hold the digest of what was found there.
-        image_size: Side of an image, in pixels; at least 16.
-        ways: Classes of an episode, at least 2.
-        shots: Support examples of a class, at least 1.
-        queries: Query examples of a class, at least 1.
-        filters: Filters of each block of conv4, at least 1.
-        alpha_low: Radius of the lower ascent, >= 0; 0 switches it off.
-        alpha_up: Radius of the upper ascent, >= 0; 0 switches it off.
-        beta_low: Inner step size, > 0.
-        steps: Inner steps in training, at least 1.
-        test_steps: Inner steps at validation and test; 0 means no adaptation.
-        perturb_at_test: Whether the inner steps at validation and test are perturbed too.
-        perturbation: What the lower perturbation is at the upper ascent point: see `meta_gradient`.
-        inner_params: What the inner loop adapts and perturbs.
-        first_order: Whether the Hessian products are left out.
-        ascent: What both ascents go along: the normalised `gradient`; a `random` direction; the gradient of the `norm`
-            layers' parameters alone; that of a random `half` of all parameters.
-        ascent_every: Meta-iterations from one with ascents to the next, at least 1; those between are MAML's.
-        batch_norm: Whose statistics normalise the query set: its own, or the support set's.
-        optimizer: The outer optimizer.
-        beta_up: Outer step size, > 0.
-        schedule: What becomes of it: `constant`, or `cosine`, beta_up (1 + cos(pi t / iterations)) / 2 at step t, which
-            ends at nothing, so that the last parameters depend less on the last episodes.
-        meta_batch: Episodes of a meta-iteration, at least 1.
-        iterations: Meta-iterations, at least 1.
-        validate_every: Meta-iterations between validations, at least 1.
-        validation_episodes: Episodes of a validation, at least 1.
-        checkpoint_every: Meta-iterations between checkpoints, at least 1.
-        seed: Seed of the initialisation and of the training episodes, >= 0.
-        threads: Threads of torch; 0 leaves torch's choice.
-        episode_threads: Episodes worked on at the same time, which share these threads; at least 1. Faster on several
-            cores, most of all on small images, at the price of that many query passes in memory at once.
-        compile: Compile the work of an episode: a minute or more at the start, then a few per cent faster on a CPU.
-        dtype: Type of all floating-point numbers.
-        precision: `full` computes in `dtype`; `tf32` lets a CUDA device round the factors of products to 10 bits;
-            `bfloat16` runs the network in bfloat16. Parameters, gradients, their norms and all updates stay in
-            float32 with all three.
-        device: `cpu`, `cuda`, or one device such as `cuda:1`.
+    What each setting means is said where it is defined, and on the page of settings of the documentation (`reference`).
 
     Raises:
         ValueError: A value has the wrong type, is out of range or contradicts another one. The message names the
@@ -135,45 +71,127 @@ class Config:
     Source: the numbers of the authors' released code; what it does differently from the algorithm box is an option.
     """
 
-    method: MethodName = "sharp-maml"
-    data: str = ""
-    image_size: int = 84
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
-    filters: int = 64
-    alpha_low: float = 0.0
-    alpha_up: float = 0.0
-    beta_low: float = 0.1
-    steps: int = 5
-    test_steps: int = 5
-    perturb_at_test: bool = False
-    perturbation: Perturbation = "reused"
-    inner_params: InnerParams = "all"
-    first_order: bool = False
-    ascent: Ascent = "gradient"
-    ascent_every: int = 1
-    batch_norm: BatchNorm = "transductive"
-    optimizer: Literal["adam", "sgd"] = "adam"
-    beta_up: float = 1e-3
-    schedule: Schedule = "constant"
-    meta_batch: int = 4
-    iterations: int = 60_000
-    validate_every: int = 1_000
-    validation_episodes: int = 200
-    checkpoint_every: int = 500
-    seed: int = 0
-    threads: int = 0
-    episode_threads: int = 1
-    compile: bool = False
-    dtype: Literal["float32", "float64"] = "float32"
-    precision: Precision = "full"
-    device: str = "cpu"
+    method: MethodName = field(default="sharp-maml", metadata=_is("The method."))
+    data: str = field(
+        default="",
+        metadata=_is(
+            "Path of the data. Records hold the digest of what was found there, and not the path.", role="execution"
+        ),
+    )
+    model: str = field(default="conv4", metadata=_is("The network.", among=MODELS))
+    image_size: int = field(
+        default=84, metadata=_is("Side of an image, in pixels; the networks halve it four times.", at_least=16)
+    )
+    ways: int = field(default=5, metadata=_is("Classes of an episode.", at_least=2))
+    shots: int = field(default=1, metadata=_is("Support examples of a class.", at_least=1))
+    queries: int = field(default=15, metadata=_is("Query examples of a class.", at_least=1))
+    filters: int = field(
+        default=64, metadata=_is("Filters of each block of conv4, or of the first block of resnet12.", at_least=1)
+    )
+    alpha_low: float = field(
+        default=0.0, metadata=_is("Radius of the lower ascent; 0 switches it off.", at_least=0, role="adaptation")
+    )
+    alpha_up: float = field(
+        default=0.0, metadata=_is("Radius of the upper ascent; 0 switches it off.", at_least=0, role="adaptation")
+    )
+    beta_low: float = field(default=0.1, metadata=_is("Inner step size.", above=0, role="adaptation"))
+    steps: int = field(default=5, metadata=_is("Inner steps in training.", at_least=1, role="adaptation"))
+    test_steps: int = field(
+        default=5,
+        metadata=_is("Inner steps at validation and test; 0 means no adaptation.", at_least=0, role="adaptation"),
+    )
+    perturb_at_test: bool = field(
+        default=False,
+        metadata=_is("Whether the inner steps at validation and test are perturbed too.", role="adaptation"),
+    )
+    perturbation: Perturbation = field(
+        default="reused",
+        metadata=_is(
+            "What the lower perturbation is at the upper ascent point: see `meta_gradient`.", role="adaptation"
+        ),
+    )
+    inner_params: InnerParams = field(
+        default="all",
+        metadata=_is(
+            "What the inner loop adapts and perturbs: everything, the last layer (`head`, ANIL), all but it "
+            "(`body`, BOIL), or all but the parameters of normalisation layers.",
+            role="adaptation",
+        ),
+    )
+    first_order: bool = field(
+        default=False, metadata=_is("Whether the Hessian products are left out.", role="adaptation")
+    )
+    ascent: str = field(
+        default="gradient",
+        metadata=_is(
+            "What both ascents go along: the normalised `gradient`; that of `asam`, in proportion to each "
+            "parameter; a `random` direction; the gradient of the `norm` layers' parameters alone; that of a "
+            "random `half` of all entries.",
+            among=ASCENTS,
+            role="adaptation",
+        ),
+    )
+    ascent_every: int = field(
+        default=1,
+        metadata=_is(
+            "Meta-iterations from one with ascents to the next; those between are MAML's.",
+            at_least=1,
+            role="adaptation",
+        ),
+    )
+    batch_norm: BatchNorm = field(
+        default="transductive",
+        metadata=_is("Whose statistics normalise the query set: its own (`transductive`), or the `support` set's."),
+    )
+    optimizer: Literal["adam", "sgd"] = field(default="adam", metadata=_is("The outer optimizer."))
+    beta_up: float = field(default=1e-3, metadata=_is("Outer step size.", above=0))
+    schedule: Schedule = field(
+        default="constant",
+        metadata=_is(
+            "What becomes of it: `constant`, or `cosine`, beta_up (1 + cos(pi t / iterations)) / 2 at step t, "
+            "which ends at nothing, so that the last parameters depend less on the last episodes."
+        ),
+    )
+    meta_batch: int = field(default=4, metadata=_is("Episodes of a meta-iteration.", at_least=1))
+    iterations: int = field(default=60_000, metadata=_is("Meta-iterations.", at_least=1))
+    validate_every: int = field(default=1_000, metadata=_is("Meta-iterations between validations.", at_least=1))
+    validation_episodes: int = field(default=200, metadata=_is("Episodes of a validation.", at_least=1))
+    checkpoint_every: int = field(default=500, metadata=_is("Meta-iterations between checkpoints.", at_least=1))
+    seed: int = field(default=0, metadata=_is("Seed of the initialisation and of the training episodes.", at_least=0))
+    threads: int = field(
+        default=0, metadata=_is("Threads of torch; 0 leaves torch's choice.", at_least=0, role="execution")
+    )
+    episode_threads: int = field(
+        default=1,
+        metadata=_is(
+            "Episodes worked on at the same time, which share these threads. Faster on several cores, most of all "
+            "on small images, at the price of that many query passes in memory at once.",
+            at_least=1,
+            role="execution",
+        ),
+    )
+    compile: bool = field(
+        default=False,
+        metadata=_is(
+            "Compile the work of an episode: a minute or more at the start, then a few per cent faster on a CPU.",
+            role="execution",
+        ),
+    )
+    dtype: Literal["float32", "float64"] = field(default="float32", metadata=_is("Type of all floating-point numbers."))
+    precision: Precision = field(
+        default="full",
+        metadata=_is(
+            "`full` computes in `dtype`; `tf32` lets a CUDA device round the factors of products to 10 bits; "
+            "`bfloat16` runs the network in bfloat16. Parameters, gradients, their norms and all updates stay in "
+            "float32 with all three."
+        ),
+    )
+    device: str = field(default="cpu", metadata=_is("`cpu`, `cuda`, or one device such as `cuda:1`.", role="execution"))
 
     def __post_init__(self) -> None:
-        for name, kind in _kinds().items():
+        for setting in fields(Config):
             # A whole number given for a real one is stored as a float: 1 and 1.0 must have one digest.
-            object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
+            object.__setattr__(self, setting.name, _checked(setting, getattr(self, setting.name)))
         if re.fullmatch(r"cpu|cuda(:\d+)?", self.device) is None:
             raise ValueError(f"device must be cpu, cuda or cuda:NUMBER, got {self.device!r}")
         if self.precision != "full" and self.dtype != "float32":
@@ -184,15 +202,15 @@ class Config:
             raise ValueError(f"compile has no meaning for method = {self.method!r}: leave it false")
         if self.first_order and self.perturbation == "differentiated":
             raise ValueError("perturbation = 'differentiated' needs the second derivatives that first_order leaves out")
-        if self.compile and self.ascent in ("random", "half"):
+        if self.compile and ASCENTS[self.ascent].draws:
             raise ValueError(f"ascent = {self.ascent!r} draws numbers, which cannot be compiled: leave compile false")
         if self.method != "sharp-maml":
-            for field in fields(self):
-                value = getattr(self, field.name)
-                if field.name in ADAPTATION and value != field.default:
+            for setting in fields(Config):
+                value = getattr(self, setting.name)
+                if setting.metadata["role"] == "adaptation" and value != setting.default:
                     raise ValueError(
-                        f"{field.name} has no meaning for method = {self.method!r}, which does not adapt: leave it at "
-                        f"its default {field.default!r}, got {value!r}"
+                        f"{setting.name} has no meaning for method = {self.method!r}, which does not adapt: leave it "
+                        f"at its default {setting.default!r}, got {value!r}"
                     )
         elif (self.ascent, self.ascent_every) != ("gradient", 1) and not (self.alpha_low or self.alpha_up):
             raise ValueError("ascent and ascent_every have no meaning without a radius: set alpha_low or alpha_up")
@@ -210,15 +228,15 @@ class Config:
         """SHA-256 of the canonical JSON of `DIGEST_SCHEMA` and of the settings that differ from their defaults.
 
         A setting that is added later, with a default under which everything is computed as before, leaves all digests
-        as they are. The settings of `EXECUTION` do not count; what is run is decided by the others and by the content
+        as they are. Settings of the execution do not count; what is run is decided by the others and by the content
         of the data, whose digest is recorded separately. So two runs of one digest are the same experiment, up to
         rounding (which devices and threads change; the provenance names them). What only decides which weights are
         kept (`validate_every`) does count.
         """
         settings = {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in EXECUTION and getattr(self, field.name) != field.default
+            setting.name: getattr(self, setting.name)
+            for setting in fields(self)
+            if setting.metadata.get("role") != "execution" and getattr(self, setting.name) != setting.default
         }
         canonical = json.dumps({"schema": DIGEST_SCHEMA, "settings": settings}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
@@ -270,17 +288,55 @@ class Config:
             raise ValueError(f"{' '.join([str(path), *overrides])}: {error}") from error
 
 
+ADAPTATION = tuple(setting.name for setting in fields(Config) if setting.metadata["role"] == "adaptation")
+"""Settings of the adaptation, which Matching Networks do not have."""
+
+
+def reference() -> str:
+    """All settings as a page in Markdown: `docs/settings.md`."""
+    lines = [
+        "# Settings",
+        "",
+        "A configuration is a TOML file of `name = value` lines; `name=value` on the command line wins over it, and",
+        "what is left out has its default. A run's digest is made of the settings that differ from their defaults, but",
+        "for those of the execution. `make settings` writes this page.",
+        "",
+        "| setting | default | allowed | decides | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for setting in fields(Config):
+        kind, limits = _kinds()[setting.name], setting.metadata
+        words = {bool: "true, false", int: "whole number", float: "number", str: "text"}
+        choices = _choices(setting)
+        allowed = ", ".join(choices) if choices else words[kind] + _bound(limits)
+        default = json.dumps(setting.default)
+        lines.append(f"| `{setting.name}` | `{default}` | {allowed} | {limits['role']} | {limits['meaning']} |")
+    return "\n".join(lines) + "\n"
+
+
 @cache
 def _kinds() -> dict[str, Any]:
     """Annotated type of each setting."""
     return get_type_hints(Config)
 
 
-def _checked(name: str, kind: Any, value: Any) -> Any:
+def _choices(setting: Field[Any]) -> Collection[str]:
+    """The names that a setting may have; none for one that is not a name."""
+    kind = _kinds()[setting.name]
+    return setting.metadata["among"] or (get_args(kind) if get_origin(kind) is Literal else ())
+
+
+def _bound(limits: Mapping[str, Any]) -> str:
+    """` >= 1`, ` > 0`, or nothing."""
+    least, above = limits["at_least"], limits["above"]
+    return f" >= {least}" if least is not None else f" > {above}" if above is not None else ""
+
+
+def _checked(setting: Field[Any], value: Any) -> Any:
     """The value in the type of its setting, or a ValueError that names setting, value and what is allowed."""
-    if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            choices = get_args(kind)
+    name, kind, limits = setting.name, _kinds()[setting.name], setting.metadata
+    if choices := _choices(setting):
+        if value not in choices:
             raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}{_nearest(value, choices)}")
         return value
     # A bool is an int to Python; here True steps or a radius of False is a mistake.
@@ -292,10 +348,9 @@ def _checked(name: str, kind: Any, value: Any) -> Any:
         raise ValueError(f"{name} must fit into 64 bits, got {value}")
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
-    if name in _AT_LEAST and value < _AT_LEAST[name]:
-        raise ValueError(f"{name} must be >= {_AT_LEAST[name]}, got {value}")
-    if name in _POSITIVE and value <= 0:
-        raise ValueError(f"{name} must be > 0, got {value}")
+    least, above = limits["at_least"], limits["above"]
+    if (least is not None and value < least) or (above is not None and value <= above):
+        raise ValueError(f"{name} must be{_bound(limits)}, got {value}")
     return float(value) if kind is float else value
 
 

@@ -2,21 +2,21 @@
 
 Nothing adapts: a query's class probabilities are an attention over the support set's labels. With full context
 embeddings two LSTMs first let every embedding see the support set. They are written out from elementary operations, so
-that parameters stay a dictionary, as everywhere here. Read next: `methods.py`, which puts conv4 under it.
+that parameters stay a dictionary, as everywhere here. Read next: `methods.py`, which puts a network under it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, nll_loss, normalize, one_hot
 
-from sharp_maml.base import Batch, BatchNorm, Episode, MetaGradient, Method, Params
-from sharp_maml.meta import Logits, MapEpisodes, meta_gradient
+from sharp_maml.base import PLAIN, Batch, BatchNorm, Episode, Execution, Logits, MetaGradient, Method, Params
+from sharp_maml.meta import meta_gradient
 
 READS = 5
 """Read steps K over the support set. The paper leaves K open."""
@@ -64,8 +64,7 @@ def matching_method(
     ways: int,
     batch_norm: BatchNorm = "transductive",
     reads: int = READS,
-    mean_over_ranks: Callable[[Params], Params] = lambda params: params,
-    map_episodes: MapEpisodes = map,
+    execution: Execution = PLAIN,
 ) -> Method:
     """Matching Networks for classification.
 
@@ -79,8 +78,7 @@ def matching_method(
         ways: Number of classes.
         batch_norm: `transductive` normalises the query set by its own statistics, `support` by the support set's.
         reads: Read steps K of `embed_query`, at least 1.
-        mean_over_ranks: See `meta_gradient`.
-        map_episodes: See `meta_gradient`.
+        execution: See `meta_gradient`.
 
     Returns:
         The method; its logits are log-probabilities, `n_query x ways`, and it adapts nothing.
@@ -122,8 +120,7 @@ def matching_method(
             beta_low=0.0,
             steps=0,
             query_loss=loss,
-            mean_over_ranks=mean_over_ranks,
-            map_episodes=map_episodes,
+            execution=execution,
         )
 
     return Method(gradient, lambda params, support: params, torch.no_grad()(log_probabilities))

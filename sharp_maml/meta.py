@@ -4,37 +4,55 @@ With x_0 = theta (+ eps) and x_{k+1} = x_k - beta grad l(x_k + eps_k), the gradi
 found by starting from v = grad q(x_K) and going back, v <- v - beta H(x_k + eps_k) v. Two primitives are all that this
 takes: the gradient, and the gradient together with the product v -> H v. Inside a transform both come from
 `torch.func`, so that the whole composes with `torch.func.vmap`. A variant is a pair of radii; 0, 0 is MAML. Read next:
-`models.py`, `train.py`.
+`methods.py`, `train.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from collections.abc import Callable, Collection, Sequence
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map_only
 
-from sharp_maml.ascent import Direction, Product, along_gradient, ascent
-from sharp_maml.base import Batch, BatchNorm, Episode, LossFn, MetaGradient, Method, Params, QueryLoss
+from sharp_maml.ascent import along_gradient, ascent
+from sharp_maml.base import (
+    PLAIN,
+    Batch,
+    Direction,
+    Episode,
+    Execution,
+    LossFn,
+    MetaGradient,
+    Params,
+    Perturbation,
+    Product,
+    QueryLoss,
+)
 from sharp_maml.tree import add_scaled, mean
 
-Perturbation = Literal["reused", "recomputed", "differentiated"]
-"""What eps_m is at the upper ascent point theta + eps: see `meta_gradient`."""
-
-Logits = Callable[[Params, Tensor, Tensor | None], Tensor]
-"""(params, inputs, context) -> logits; context: the inputs whose statistics batch norm uses, or None for `inputs`."""
-
-MapEpisodes = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
-"""The built-in `map`, or one like it: results in the order of the items."""
-
-CompileEpisode = Callable[[Any], Callable[..., Any]]
-"""What wraps the function of one episode: nothing, or `compiled()`."""
-
 Data = TypeVar("Data", Batch, Episode)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
+def _out_of_inference_mode(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, called outside inference mode: there nothing has a gradient, and an inner step changes nothing."""
+
+    @wraps(function)
+    def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if not torch.is_inference_mode_enabled():
+            return function(*args, **kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            copies, named_copies = tree_map_only(Tensor, Tensor.clone, (args, kwargs))
+            return function(*copies, **named_copies)
+
+    return call
+
+
+@_out_of_inference_mode
 def adapt(
     loss: LossFn,
     params: Params,
@@ -46,7 +64,7 @@ def adapt(
     inner_params: Collection[str] | None = None,
     direction: Direction = along_gradient,
 ) -> Params:
-    """Inner loop: x_{k+1} = x_k - beta_low grad l(x_k + eps_k) from x_0 = params, eps_k = alpha_low grad l(x_k) / |.|.
+    """From x_0 = params: x_{k+1} = x_k - beta_low grad l(x_k + eps_k), eps_k = alpha_low u(x_k, grad l(x_k)).
 
     Differentiable in `params` through every step; the eps_k are constants.
 
@@ -56,10 +74,10 @@ def adapt(
         support: The support set D_m.
         beta_low: Inner step size, >= 0.
         steps: Number K of inner steps, >= 0.
-        alpha_low: Radius of the lower ascent, >= 0; the Python number 0 skips it.
+        alpha_low: Radius of the lower ascent, >= 0, in the units of the parameters; the Python number 0 skips it.
         inner_params: Names that the loop adapts and perturbs; None means all. The head alone is ANIL, the body alone
             BOIL.
-        direction: What the ascent goes along, at length alpha_low; by default the normalised gradient.
+        direction: u, what the ascent goes along; by default the normalised gradient.
 
     Returns:
         The adapted parameters theta'_m, with all names of `params`.
@@ -76,7 +94,8 @@ def adapt(
         if not _is_off(alpha_low):
             constant = {name: value.detach() for name, value in params.items()}
             grad, _ = _gradient(loss, constant, support, inner_params)
-            point = ascent(params, grad, alpha=alpha_low, direction=direction)
+            unit, _ = direction(constant, grad)
+            point = add_scaled(params, unit, alpha_low)
         if is_differentiated:
             grad = _inner_gradient(loss, point, support, inner_params)
         else:
@@ -104,10 +123,10 @@ def meta_loss(
         loss: Mean loss l of a batch.
         params: Parameters theta.
         episodes: M >= 1 episodes.
-        beta_low: Inner step size, >= 0.
-        steps: Number K of inner steps, >= 0.
-        alpha_low: Radius of the lower ascent, >= 0.
-        inner_params: Names that the inner loop adapts and perturbs; None means all.
+        beta_low: See `adapt`.
+        steps: See `adapt`.
+        alpha_low: See `adapt`.
+        inner_params: See `adapt`.
         query_loss: q_m; None means `loss` on the query batch.
 
     Returns:
@@ -135,6 +154,7 @@ def meta_loss(
     return torch.stack(losses).mean()
 
 
+@_out_of_inference_mode
 def meta_gradient(
     loss: LossFn,
     params: Params,
@@ -150,38 +170,34 @@ def meta_gradient(
     ascent_episodes: Sequence[Episode] | None = None,
     first_order: bool = False,
     direction: Direction = along_gradient,
-    mean_over_ranks: Callable[[Params], Params] = lambda params: params,
-    map_episodes: MapEpisodes = map,
-    compile_episode: CompileEpisode = lambda function: function,
+    execution: Execution = PLAIN,
 ) -> MetaGradient:
-    """Meta-gradient of Sharp-MAML: grad F at theta + eps, where eps = alpha_up grad F(theta) / |grad F(theta)|.
+    """Meta-gradient of Sharp-MAML: grad F at theta + eps, where eps = alpha_up u(theta, grad F(theta)).
 
     F(theta) = (1/M) sum_m q_m(x_K) with x_0 = theta and x_{k+1} = x_k - beta_low grad l_m(x_k + eps_{m,k}); eps_{m,k}
-    is alpha_low times the normalised gradient of l_m at x_k. Radii alpha_low, alpha_up = 0, 0 give MAML; only the first
-    positive, Sharp-MAML low; only the second, up; both, both. Episodes go one after the other; of each, one support-set
-    graph an inner step is kept (two with `differentiated`), and never a graph of the query gradient.
+    is alpha_low u(x_k, grad l_m(x_k)), and in the source u is the normalised gradient. Two radii of 0 give MAML; a
+    positive alpha_low alone gives Sharp-MAML low, alpha_up alone up, and two positive radii both. Of each episode one
+    support-set graph an inner step is kept (two with `differentiated`), and never a graph of the query gradient.
 
     Args:
         loss: Mean loss l of a batch; 0-dimensional.
         params: Parameters theta.
         episodes: M >= 1 episodes.
-        beta_low: Inner step size, >= 0.
-        alpha_low: Radius of the lower ascent, >= 0, in the units of the parameters.
-        alpha_up: Radius of the upper ascent, >= 0. Only the Python number 0 skips an ascent.
-        steps: Number K of inner steps, >= 0.
-        query_loss: q_m; None means `loss` on the query batch.
+        beta_low: See `adapt`.
+        alpha_low: See `adapt`.
+        alpha_up: Radius of the upper ascent, like `alpha_low`.
+        steps: See `adapt`.
+        query_loss: See `meta_loss`.
         perturbation: What eps_{m,k} is at theta + eps. `reused`: the one made at theta, a constant (the algorithm
             box). `recomputed`: made anew there, a constant. `differentiated`: made anew, and the gradient flows through
-            it, also in the pass at theta (the authors' released code). eps itself is always a constant.
-        inner_params: Names that the inner loop adapts and perturbs; None means all.
+            it, also in the pass at theta (the authors' released code); where u depends on the parameters by itself, as
+            in ASAM, through that dependence too. eps itself is always a constant.
+        inner_params: See `adapt`.
         ascent_episodes: As many samples of their own for the perturbations: the pass that makes eps runs wholly on
             them, and their support sets make every eps_{m,k}. None: the episodes themselves.
         first_order: Leave the Hessian products out (first-order MAML).
-        direction: What both ascents go along, at length alpha_low and alpha_up; by default the normalised gradient.
-        mean_over_ranks: Mean of a tree over the processes that share the episodes; taken before the upper ascent.
-        map_episodes: How the episodes are gone through: `map`, one after the other, or `distributed.in_threads(n)`.
-        compile_episode: `compiled()`, to compile the work of an episode; then `loss` and `query_loss` must be the same
-            functions in every call. By default nothing is compiled.
+        direction: u, what both ascents go along.
+        execution: How the work is executed.
 
     Returns:
         The gradient, the meta-loss at theta (with an upper ascent: on `ascent_episodes`), and the meta-loss where the
@@ -201,7 +217,7 @@ def meta_gradient(
     if ascent_episodes is not None and len(ascent_episodes) != len(episodes):
         raise ValueError(f"ascent_episodes must be as many as episodes ({len(episodes)}), got {len(ascent_episodes)}")
 
-    one_episode = compile_episode(
+    one_episode = execution.compile_episode(
         _EpisodeGradient(
             loss=loss,
             query_loss=query_loss,
@@ -222,10 +238,11 @@ def meta_gradient(
         at: Params, over: Sequence[Episode], given: Sequence[list[Params] | None]
     ) -> tuple[Params, Tensor, list[list[Params] | None]]:
         grads, losses, made = zip(
-            *map_episodes(lambda triple: one_episode(at, *triple), zip(over, makers, given, strict=True)), strict=True
+            *execution.map_episodes(lambda triple: one_episode(at, *triple), zip(over, makers, given, strict=True)),
+            strict=True,
         )
-        value = mean_over_ranks({"loss": torch.stack(losses).mean()})["loss"]
-        return mean_over_ranks(mean(grads)), value, list(made)
+        value = execution.mean_over_ranks({"loss": torch.stack(losses).mean()})["loss"]
+        return execution.mean_over_ranks(mean(grads)), value, list(made)
 
     if _is_off(alpha_up):
         grad, value, _ = mean_gradient(params, episodes, made_anew)
@@ -284,115 +301,25 @@ class _EpisodeGradient(NamedTuple):
         return v, value, made
 
     def perturbation(self, x: Params, support: Batch) -> tuple[Params, Product | None]:
-        """The vector eps = alpha g / |g| and, if the gradient flows through it, the product w -> (d eps / d x)^T w.
+        """The vector eps = alpha u(x, g) and, if the gradient flows through it, the product w -> (d eps / d x)^T w.
 
-        With u the direction that the gradient g gives and H the Hessian at x, that product is alpha H (du/dg)^T w.
+        With the gradient g and the Hessian H at x, that product is alpha (H (du/dg)^T w + (du/dx)^T w).
         """
         if self.differentiated:
             grad, product = gradient_and_product(self.loss, x, support, self.names)
         else:
             grad, _ = _gradient(self.loss, x, support, self.names)
-        unit, through_unit = self.direction(grad)
+        unit, pullback = self.direction(x, grad)
         eps = {name: self.alpha * value for name, value in unit.items()}
         if not self.differentiated:
             return eps, None
 
         def through_eps(w: Params) -> Params:
-            of_grad = through_unit({name: w[name] for name in unit})
-            return product({name: self.alpha * value for name, value in of_grad.items()})
+            of_params, of_grad = pullback({name: w[name] for name in unit})
+            through_grad = product({name: self.alpha * value for name, value in of_grad.items()})
+            return add_scaled(through_grad, of_params, self.alpha)
 
         return eps, through_eps
-
-
-def sharp_maml_method(
-    logits: Logits,
-    *,
-    beta_low: float,
-    alpha_low: float = 0.0,
-    alpha_up: float = 0.0,
-    steps: int = 1,
-    test_steps: int | None = None,
-    perturb_at_test: bool = False,
-    batch_norm: BatchNorm = "transductive",
-    perturbation: Perturbation = "reused",
-    inner_params: Collection[str] | None = None,
-    first_order: bool = False,
-    direction: Direction = along_gradient,
-    mean_over_ranks: Callable[[Params], Params] = lambda params: params,
-    map_episodes: MapEpisodes = map,
-    compile_episode: CompileEpisode = lambda function: function,
-) -> Method:
-    """MAML or Sharp-MAML for classification with cross-entropy.
-
-    Args:
-        logits: The network, (params, inputs, context) -> `n x ways`.
-        beta_low: Inner step size, in training and at test.
-        alpha_low: Radius of the lower ascent.
-        alpha_up: Radius of the upper ascent.
-        steps: Inner steps in training.
-        test_steps: Inner steps at test; None means `steps`.
-        perturb_at_test: Perturb the inner steps at test too; by default they are plain gradient steps.
-        batch_norm: `transductive` normalises the query set by its own statistics, `support` by the support set's.
-        perturbation: See `meta_gradient`.
-        inner_params: Names that the inner loop adapts and perturbs; None means all.
-        first_order: First-order MAML.
-        direction: Of both ascents, see `meta_gradient`.
-        mean_over_ranks: See `meta_gradient`.
-        map_episodes: See `meta_gradient`.
-        compile_episode: See `meta_gradient`.
-
-    Returns:
-        The method.
-
-    Raises:
-        ValueError: `batch_norm` is neither of the two. Other settings are checked when they are used.
-    """
-    if batch_norm not in get_args(BatchNorm):
-        raise ValueError(f"batch_norm must be one of {', '.join(get_args(BatchNorm))}, got {batch_norm!r}")
-
-    def loss(params: Params, batch: Batch) -> Tensor:
-        return cross_entropy(logits(params, batch.inputs, None), batch.targets)
-
-    def query_logits(params: Params, episode: Episode, mode: BatchNorm | None = None) -> Tensor:
-        is_by_support = (mode or batch_norm) == "support"
-        return logits(params, episode.query.inputs, episode.support.inputs if is_by_support else None)
-
-    def query_loss(params: Params, episode: Episode) -> Tensor:
-        return cross_entropy(query_logits(params, episode), episode.query.targets)
-
-    def gradient(params: Params, episodes: Sequence[Episode]) -> MetaGradient:
-        return meta_gradient(
-            loss,
-            params,
-            episodes,
-            beta_low=beta_low,
-            alpha_low=alpha_low,
-            alpha_up=alpha_up,
-            steps=steps,
-            query_loss=query_loss,
-            perturbation=perturbation,
-            inner_params=inner_params,
-            first_order=first_order,
-            direction=direction,
-            mean_over_ranks=mean_over_ranks,
-            map_episodes=map_episodes,
-            compile_episode=compile_episode,
-        )
-
-    @torch.no_grad()
-    def adapt_at_test(params: Params, support: Batch) -> Params:
-        return adapt(
-            loss,
-            params,
-            support,
-            beta_low=beta_low,
-            steps=steps if test_steps is None else test_steps,
-            alpha_low=alpha_low if perturb_at_test else 0.0,
-            inner_params=inner_params,
-            direction=direction,
-        )
-
-    return Method(gradient, adapt_at_test, torch.no_grad()(query_logits))
 
 
 def _gradient(

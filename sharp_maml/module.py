@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_leaves
 
-from sharp_maml.base import Batch, Episode, LossFn, Params
-from sharp_maml.meta import Perturbation, adapt, meta_gradient
+from sharp_maml.ascent import along_gradient
+from sharp_maml.base import Batch, Direction, Episode, LossFn, Params, Perturbation
+from sharp_maml.meta import adapt, meta_gradient
 from sharp_maml.models import from_module
 
 
@@ -43,28 +44,30 @@ class SharpMAML:
     Args:
         module: Maps the inputs of a `Batch` to predictions. Inputs that are a tuple of tensors are its positional
             arguments, those that are a dictionary its keywords.
-        beta_low: Inner step size, >= 0.
-        alpha_low: Radius of the lower ascent, >= 0, in the units of the parameters.
-        alpha_up: Radius of the upper ascent, >= 0. Both radii 0 are MAML.
-        steps: Number of inner steps, >= 0.
         loss: (predictions, targets) -> mean loss, 0-dimensional; for regression `torch.nn.functional.mse_loss`.
-        perturbation: `reused`, `recomputed` or `differentiated`, see `meta_gradient`.
-        inner_params: Names among `module.named_parameters()` that the inner loop adapts and perturbs; None means all.
+        beta_low: See `meta_gradient`, as for all that follow. Both radii 0 are MAML.
+        alpha_low: Radius of the lower ascent.
+        alpha_up: Radius of the upper ascent.
+        steps: Number of inner steps.
+        perturbation: `reused`, `recomputed` or `differentiated`.
+        inner_params: Names among `module.named_parameters()`.
         first_order: Leave second derivatives out (first-order MAML).
+        direction: What both ascents go along.
 
     Source: the source's algorithm box.
     """
 
     module: nn.Module
     _: KW_ONLY
+    loss: Callable[[Any, Any], Tensor] = cross_entropy
     beta_low: float
     alpha_low: float = 0.0
     alpha_up: float = 0.0
     steps: int = 1
-    loss: Callable[[Any, Any], Tensor] = cross_entropy
     perturbation: Perturbation = "reused"
     inner_params: Collection[str] | None = None
     first_order: bool = False
+    direction: Direction = along_gradient
 
     def backward(self, episodes: Sequence[Episode], *, ascent_episodes: Sequence[Episode] | None = None) -> Tensor:
         """Add the meta-gradient to `.grad` of the module's parameters, as `backward` of a loss does.
@@ -89,19 +92,7 @@ class SharpMAML:
                     f"episodes must be a list of Episode(support, query), got a {type(each).__name__} in it"
                 )
         with self._as_functions([half for each in every for half in each]) as (params, _, loss):
-            result = meta_gradient(
-                loss,
-                params,
-                episodes,
-                beta_low=self.beta_low,
-                alpha_low=self.alpha_low,
-                alpha_up=self.alpha_up,
-                steps=self.steps,
-                perturbation=self.perturbation,
-                inner_params=self.inner_params,
-                ascent_episodes=ascent_episodes,
-                first_order=self.first_order,
-            )
+            result = meta_gradient(loss, params, episodes, ascent_episodes=ascent_episodes, **self._settings())
         own = dict(self.module.named_parameters())
         torch.autograd.backward([own[name] for name in result.grad], list(result.grad.values()))
         return result.loss
@@ -143,6 +134,10 @@ class SharpMAML:
         """
         with self._as_functions(episode) as (params, predictions, loss), torch.no_grad():
             return predictions(self._adapted(loss, params, episode.support, steps), episode.query)
+
+    def _settings(self) -> dict[str, Any]:
+        """The keywords of `meta_gradient`: all attributes but the module and its loss."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("module", "loss")}
 
     @torch.no_grad()
     def _adapted(self, loss: LossFn, params: Params, support: Batch, steps: int | None) -> Params:

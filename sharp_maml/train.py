@@ -144,11 +144,10 @@ class _Run:
 
     def __init__(self, config: Config, dataset: Dataset, directory: Path, ranks: distributed.Ranks) -> None:
         self.config, self.dataset, self.directory, self.ranks = config, dataset, directory, ranks
-        experiment = build(config, channels=dataset.channels, mean_over_ranks=distributed.mean_over_ranks)
+        experiment = build(config, channels=dataset.channels)
         self.method = self.between = experiment.method
         if config.ascent_every > 1:
-            plain = _without_ascent(config)
-            self.between = build(plain, channels=dataset.channels, mean_over_ranks=distributed.mean_over_ranks).method
+            self.between = build(_without_ascent(config), channels=dataset.channels).method
         self.params = {name: value.requires_grad_() for name, value in experiment.init(config.seed).items()}
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer]
         self.optimizer = kind(self.params.values(), lr=config.beta_up)

@@ -1,7 +1,7 @@
 """Arithmetic on parameters: the small vocabulary that the updates are written in.
 
 Every function maps dictionaries to a new dictionary or to a 0-dimensional tensor, and works unchanged under
-`torch.func` transforms. Read next: `ascent.py`.
+`torch.func` transforms. Read next: `ascent/gradient.py`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from sharp_maml import Batch, Episode, meta_gradient
+from sharp_maml import Batch, Episode, Execution, meta_gradient
 from synthetic import Family
 
 Ascent = Literal["shared", "fresh"] | Sequence[Episode]
@@ -170,7 +170,7 @@ def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, an
             query_loss=family.query_loss,
             perturbation=perturbation,  # type: ignore[arg-type]
             ascent_episodes=makers and tasks_at_once.parts(makers),
-            map_episodes=tasks_at_once,
+            execution=Execution(map_episodes=tasks_at_once),
         ).grad["x"]
 
     # tasks inside, then seeds, then lanes

@@ -29,7 +29,6 @@ from sharp_maml import (
     Params,
     Protocol,
     add_scaled,
-    conv4,
     episode,
     epsilon_sharpness,
     filter_normalised_direction,
@@ -40,6 +39,7 @@ from sharp_maml import (
     load_checkpoint,
     loss_on_plane,
     meta_loss,
+    network,
     norm,
     open_dataset,
     provenance,
@@ -139,13 +139,7 @@ def _functions(
 ) -> tuple[dict[str, Function], Params]:
     """The meta-loss and the mean inner loss on the episodes that all networks share, and the network's parameters."""
     # `elementary`: a Hessian of the meta-loss is a third derivative
-    model = conv4(
-        ways=config.ways,
-        filters=config.filters,
-        image_size=config.image_size,
-        channels=dataset.channels,
-        batch_norm_form="elementary",
-    )
+    model = network(config, channels=dataset.channels, form="elementary")
     params = trained_params(checkpoint, model.init(torch.Generator().manual_seed(config.seed)))
     protocol = Protocol(config.ways, config.shots, config.queries)
     episodes = [

@@ -177,7 +177,7 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
     hours = sum(record.seconds for record in records) / 3600
     lines = [
         f"Data: {tier.label} ({first.data_name}, digest {first.data_digest[:12]}), {one.image_size} pixels.",
-        f"Budget: conv4 with {one.filters} filters, {inner}{budget}, {outer}.",
+        f"Budget: {one.model} with {one.filters} filters, {inner}{budget}, {outer}.",
         "Radii: " + "; ".join(f"{name} {low:g} (low), {up:g} (up)" for name, low, up in radii) + "." if radii else "",
         f"Judged on {first.protocol['episodes']:,} fixed {table.split} episodes of {one.ways} ways, {one.shots} "
         f"shot(s) and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are "

@@ -45,19 +45,22 @@ def unrolled_meta_gradient(
     first_order=False,
     query_loss=None,
     mask=None,
+    eta=None,
 ) -> tuple[Params, float, float]:
     """The same numbers from a plain loop that autograd differentiates: (gradient, loss, loss where it was taken).
 
-    mask: for each name what its gradient is multiplied by before an ascent.
+    mask: for each name what its gradient is multiplied by before an ascent. eta: of ASAM, which the ascent then is.
     """
     query_loss = query_loss or (lambda p, e: loss(p, e.query))
     names = list(params) if inner_params is None else list(inner_params)
     makers = ascent_episodes or episodes
 
-    def unit(grads, of):
+    def unit(x, grads, of):
+        sizes = [1.0 if eta is None else x[n].abs() + eta for n in of]
         grads = [g * mask[n] for n, g in zip(of, grads, strict=True)] if mask else grads
+        grads = [t * g for t, g in zip(sizes, grads, strict=True)]
         length = torch.sqrt(sum((g * g).sum() for g in grads))
-        return [g / length if length > 0 else torch.zeros_like(g) for g in grads]
+        return [t * g / length if length > 0 else torch.zeros_like(g) for t, g in zip(sizes, grads, strict=True)]
 
     def one_pass(theta, on, given):
         theta = {n: v.detach().clone().requires_grad_() for n, v in theta.items()}
@@ -73,7 +76,7 @@ def unrolled_meta_gradient(
                         g = torch.autograd.grad(
                             loss(x, maker.support), [x[n] for n in names], create_graph=True, materialize_grads=True
                         )
-                        eps = [alpha_low * u for u in unit(g, names)]
+                        eps = [alpha_low * u for u in unit(x, g, names)]
                         if perturbation != "differentiated":
                             eps = [e.detach() for e in eps]
                     eps_of_task.append(eps)
@@ -91,7 +94,8 @@ def unrolled_meta_gradient(
         grad, value, _ = one_pass(params, episodes, None)
         return grad, value, value
     grad, value, made = one_pass(params, makers, None)
-    above = {n: params[n] + alpha_up * u for n, u in zip(params, unit(list(grad.values()), params), strict=True)}
+    above = unit(params, list(grad.values()), params)
+    above = {n: params[n] + alpha_up * u for n, u in zip(params, above, strict=True)}
     grad, value_above, _ = one_pass(above, episodes, made if perturbation == "reused" else None)
     return grad, value, value_above
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, max_pool2d
 
 from sharp_maml import kernels
-from sharp_maml.block import block
+from sharp_maml.models.block import block
 
 FORMS = ["fused", "elementary"]
 

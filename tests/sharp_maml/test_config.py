@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sharp_maml.config import DIGEST_SCHEMA, EXECUTION, Config
+from sharp_maml.config import DIGEST_SCHEMA, Config, reference
 
 
 def write(folder: Path, text: str) -> Path:
@@ -21,6 +21,7 @@ def write(folder: Path, text: str) -> Path:
 DEFAULTS_OF_SCHEMA_2: dict[str, Any] = {
     "method": "sharp-maml",
     "data": "",
+    "model": "conv4",
     "image_size": 84,
     "ways": 5,
     "shots": 1,
@@ -107,10 +108,14 @@ def test_the_digest_does_not_see_the_place_of_the_data_nor_how_the_work_is_execu
     assert elsewhere.digest == Config().digest
 
 
+EXECUTION = {"data", "threads", "episode_threads", "compile", "device"}
+
+
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Config) if field.name not in EXECUTION])
 def test_the_digest_sees_every_other_setting(name: str) -> None:
     other: dict[str, Any] = {
         "method": "matching",
+        "model": "resnet12",
         "alpha_low": 1e-9,
         "alpha_up": 1e-9,
         "perturb_at_test": True,
@@ -183,6 +188,8 @@ def test_a_wrong_type_is_refused(settings: dict[str, Any], message: str) -> None
         ({"beta_low": 0}, "beta_low must be > 0, got 0"),
         ({"seed": 2**63}, "seed must fit into 64 bits, got 9223372036854775808"),
         ({"device": "tpu"}, "device must be cpu, cuda or cuda:NUMBER, got 'tpu'"),
+        ({"model": "conv5"}, "model must be one of conv4, resnet12, got 'conv5'; did you mean 'conv4'?"),
+        ({"ascent": "assam"}, "ascent must be one of gradient, asam, random, norm, half, got 'assam'; did you mean"),
         ({"optimizer": "adamw"}, "optimizer must be one of adam, sgd, got 'adamw'; did you mean 'adam'?"),
         ({"dtype": "float16"}, "dtype must be one of float32, float64, got 'float16'"),
     ],
@@ -281,3 +288,17 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_wrong_value_in_a_file_is_refused_with_the_name_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"config\.toml: ways must be >= 2, got 1"):
         Config.from_toml(write(tmp_path, "ways = 1"))
+
+
+def test_the_page_of_settings_is_that_of_the_code() -> None:
+    page = Path(__file__).parents[2] / "docs/settings.md"
+    assert page.read_text(encoding="utf-8") == reference(), "write it anew: make settings"
+
+
+def test_the_page_of_settings_names_every_setting_with_its_limit_and_meaning() -> None:
+    lines = reference().splitlines()
+    for field in dataclasses.fields(Config):
+        (line,) = [line for line in lines if line.startswith(f"| `{field.name}` |")]
+        assert line.endswith(f"| {field.metadata['meaning']} |")
+    assert "| `ways` | `5` | whole number >= 2 | experiment |" in reference()
+    assert '| `model` | `"conv4"` | conv4, resnet12 | experiment |' in reference()

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from sharp_maml import kernels, provenance
-from sharp_maml.block import block
+from sharp_maml.models.block import block
 
 CHANNELS_LAST = torch.channels_last
 SCALES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 
 from sharp_maml import Batch, Episode, adapt, meta_gradient, meta_loss, sharp_maml_method
-from sharp_maml.ascent import along_gradient, at_random, on_half, on_norm
+from sharp_maml.ascent import adaptive, along_gradient, at_random, on_half, within
+from sharp_maml.base import Execution
 from tests.sharp_maml.oracles import (
     Quadratic,
     central_difference,
@@ -76,15 +77,55 @@ def test_an_ascent_on_norm_parameters_equals_the_unrolled_loop(variant, perturba
     params = {"body": params["body"], "norm1.bias": params["bias"], "head": params["head"]}
     low, up = VARIANTS[variant]
     settings = {"beta_low": 0.2, "alpha_low": low, "alpha_up": up, "steps": 2, "perturbation": perturbation}
-    got = meta_gradient(loss, params, episodes, direction=on_norm, **settings)
+    settings["direction"] = within({"norm1.bias"})
+    got = meta_gradient(loss, params, episodes, **settings)
     if lane:
         one = {name: value[None] for name, value in params.items()}
-        got = torch.func.vmap(lambda p: meta_gradient(loss, p, episodes, direction=on_norm, **settings))(one)
+        got = torch.func.vmap(lambda p: meta_gradient(loss, p, episodes, **settings))(one)
         got = torch.utils._pytree.tree_map(lambda leaf: leaf[0], got)
     mask = {"body": 0.0, "norm1.bias": 1.0, "head": 0.0}
+    del settings["direction"]
     grad, value, value_above = unrolled_meta_gradient(loss, params, episodes, mask=mask, **settings)
     assert relative_error(got.grad, grad) <= 1e-12
     assert (got.loss.item(), got.loss_ascent.item()) == pytest.approx((value, value_above), rel=1e-13)
+
+
+@pytest.mark.parametrize("options", [*OPTIONS[:5], {"first_order": True}], ids=name_of)
+@pytest.mark.parametrize("variant", ["low", "up", "both"])
+@pytest.mark.parametrize("lane", [False, True], ids=["eager", "vmap"])
+def test_an_adaptive_ascent_equals_the_unrolled_loop(variant, options, lane):
+    """With `differentiated` autograd goes through |theta| too."""
+    params, episodes = smooth_problem(9)
+    low, up = VARIANTS[variant]
+    settings = {"beta_low": 0.2, "alpha_low": low, "alpha_up": up, "steps": 2, **options}
+    got = meta_gradient(smooth_loss, params, episodes, direction=adaptive, **settings)
+    if lane:
+        one = {name: value[None] for name, value in params.items()}
+        got = torch.func.vmap(lambda p: meta_gradient(smooth_loss, p, episodes, direction=adaptive, **settings))(one)
+        got = torch.utils._pytree.tree_map(lambda leaf: leaf[0], got)
+    grad, value, value_above = unrolled_meta_gradient(smooth_loss, params, episodes, eta=0.01, **settings)
+    assert relative_error(got.grad, grad) <= 1e-12
+    assert (got.loss.item(), got.loss_ascent.item()) == pytest.approx((value, value_above), rel=1e-13)
+
+
+@pytest.mark.parametrize("direction", [along_gradient, adaptive])
+def test_the_perturbations_of_an_inner_loop_that_is_differentiated_are_constants(direction):
+    """What `meta_loss` differentiates: the gradient of the loop with eps frozen at what it is."""
+    params, episodes = smooth_problem(21)
+    settings = {"beta_low": 0.2, "alpha_low": 0.3}
+    grad = torch.func.grad(smooth_loss)(params, episodes[0].support)
+    eps = {name: 0.3 * value for name, value in direction(params, grad)[0].items()}
+
+    def frozen(p):
+        g = torch.func.grad(smooth_loss)({name: p[name] + eps[name] for name in p}, episodes[0].support)
+        return smooth_loss({name: p[name] - 0.2 * g[name] for name in p}, episodes[0].query)
+
+    def loop(p):
+        return smooth_loss(
+            adapt(smooth_loss, p, episodes[0].support, direction=direction, **settings), episodes[0].query
+        )
+
+    assert relative_error(torch.func.grad(loop)(params), central_difference(frozen, params)) <= 1e-8
 
 
 @pytest.mark.parametrize("direction", [at_random, on_half])
@@ -116,6 +157,35 @@ def test_a_differentiated_perturbation_equals_finite_differences_of_the_perturbe
     got = meta_gradient(smooth_loss, params, episodes, perturbation="differentiated", **settings)
     expected = central_difference(lambda p: meta_loss(smooth_loss, p, episodes, **settings), params)
     assert relative_error(got.grad, expected) <= 1e-8
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_differentiated_adaptive_perturbation_equals_finite_differences_too(steps):
+    """The loss depends on theta through eps twice: through the gradient and through |theta|, here far from zero."""
+    params, episodes = smooth_problem(2)
+    params = {name: value + value.sign() * 0.2 for name, value in params.items()}  # |theta| has a corner at 0
+    settings = {"beta_low": 0.2, "steps": steps, "alpha_low": 0.3, "direction": adaptive}
+    got = meta_gradient(smooth_loss, params, episodes, perturbation="differentiated", **settings)
+
+    def perturbed(p):
+        adapted = [adapt(smooth_loss, p, episode.support, **settings) for episode in episodes]
+        return sum(smooth_loss(a, e.query) for a, e in zip(adapted, episodes, strict=True)) / len(episodes)
+
+    assert relative_error(got.grad, central_difference(perturbed, params, h=1e-4)) <= 1e-8
+
+
+def test_in_inference_mode_the_numbers_are_the_same():
+    """A mode without gradients must not make the inner steps nothing; what is made in it is copied."""
+    params, episodes = smooth_problem(22)
+    settings = {"beta_low": 0.2, "alpha_low": 0.3, "steps": 2}
+    adapted = adapt(smooth_loss, params, episodes[0].support, **settings)
+    result = meta_gradient(smooth_loss, params, episodes, alpha_up=0.1, **settings)
+    with torch.inference_mode():
+        made_here = {name: value.clone() for name, value in params.items()}
+        in_mode = adapt(smooth_loss, made_here, Batch(*(v.clone() for v in episodes[0].support)), **settings)
+        result_in_mode = meta_gradient(smooth_loss, params, episodes, alpha_up=0.1, **settings)
+    assert all(torch.equal(in_mode[name], value) for name, value in adapted.items())
+    assert all(torch.equal(result_in_mode.grad[name], value) for name, value in result.grad.items())
 
 
 def test_reused_perturbations_are_constants_to_finite_differences():
@@ -345,12 +415,12 @@ def test_the_mean_over_ranks_is_taken_before_the_upper_ascent():
             raise StopIteration
 
         with suppress(StopIteration):
-            meta_gradient(smooth_loss, params, episodes[1:], mean_over_ranks=record, **settings)
+            meta_gradient(smooth_loss, params, episodes[1:], execution=Execution(record), **settings)
         means.append({n: (v + others[turn][n]) / 2 for n, v in tree.items()})
         return means[-1]
 
     means: list[dict] = []
-    shared = meta_gradient(smooth_loss, params, episodes[:1], mean_over_ranks=exchange, **settings)
+    shared = meta_gradient(smooth_loss, params, episodes[:1], execution=Execution(exchange), **settings)
     assert relative_error(shared.grad, whole.grad) <= 1e-13
     torch.testing.assert_close(shared.loss, whole.loss)
 
@@ -432,6 +502,17 @@ def test_prediction_is_plain_unless_asked_and_takes_its_own_number_of_steps():
     )
     more = sharp_maml_method(context_logits, test_steps=3, **low).predict(params, episode)
     assert torch.equal(more, sharp_maml_method(context_logits, beta_low=0.1, steps=3).predict(params, episode))
+
+
+def test_in_inference_mode_a_method_adapts():
+    params, episode = classification()
+    method = sharp_maml_method(context_logits, beta_low=0.1, steps=2)
+    adapted, predicted = method.adapt(params, episode.support), method.predict(params, episode)
+    with torch.inference_mode():
+        in_mode, predicted_in_mode = method.adapt(params, episode.support), method.predict(params, episode)
+    assert not torch.equal(adapted["head"], params["head"])
+    assert all(torch.equal(in_mode[name], value) for name, value in adapted.items())
+    assert torch.equal(predicted_in_mode, predicted)
 
 
 def test_an_unknown_batch_norm_mode_is_named():

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from sharp_maml import Config, Protocol, episode
-from sharp_maml.base import BatchNorm
+from sharp_maml.base import BatchNorm, Perturbation
 from sharp_maml.config import InnerParams
-from sharp_maml.meta import Perturbation
-from sharp_maml.methods import build, inner_names
+from sharp_maml.methods import build, inner_names, network
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
 
 METHODS = [
@@ -103,12 +102,12 @@ def test_every_setting_of_the_test_reaches_the_prediction_and_not_the_gradient_o
     assert torch.equal(gradient(episodes, **one), gradient(episodes, **other))
 
 
-def test_the_mean_over_ranks_is_taken_of_the_gradient(episodes):
+def test_the_mean_over_ranks_is_taken_of_the_gradient(episodes, monkeypatch):
     """A mean that doubles the tree doubles the gradient of MAML."""
-    doubled = build(
-        tiny_config(), channels=3, mean_over_ranks=lambda tree: {name: 2 * value for name, value in tree.items()}
-    )
     plain = build(tiny_config(), channels=3)
+    double = lambda tree: {name: 2 * value for name, value in tree.items()}  # noqa: E731
+    monkeypatch.setattr("sharp_maml.methods.mean_over_ranks", double)
+    doubled = build(tiny_config(), channels=3)
     drawn = episodes[torch.float32]
     two, one = (each.method.gradient(each.init(0), drawn).grad for each in (doubled, plain))
     for name, value in one.items():
@@ -179,23 +178,23 @@ def test_matching_networks_have_no_head():
     ],
 )
 def test_a_choice_of_inner_parameters_stands_for_these_names_of_conv4(choice, expected):
-    params = build(tiny_config(), channels=3).init(0)
-    assert list(params) == NAMES
-    assert inner_names(choice, params) == expected
+    model = network(tiny_config(), channels=3)
+    assert list(model.init(torch.Generator())) == NAMES
+    assert inner_names(choice, model) == expected
 
 
 @pytest.mark.parametrize("choice", get_args(InnerParams))
 def test_prediction_moves_only_the_inner_parameters(episodes, monkeypatch, choice):
-    from sharp_maml import meta
+    from sharp_maml import methods
 
     seen = []
-    original = meta.adapt
-    monkeypatch.setattr(meta, "adapt", lambda *args, **kwargs: seen.append(original(*args, **kwargs)) or seen[-1])
+    original = methods.adapt
+    monkeypatch.setattr(methods, "adapt", lambda *args, **kwargs: seen.append(original(*args, **kwargs)) or seen[-1])
     experiment = build(tiny_config(inner_params=choice), channels=3)
     params = experiment.init(0)
     experiment.method.predict(params, episodes[torch.float32][0])
     moved = [name for name, value in seen[0].items() if not torch.equal(value, params[name])]
-    assert moved == (inner_names(choice, params) or NAMES)
+    assert moved == (inner_names(choice, network(tiny_config(), channels=3)) or NAMES)
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch):

@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm, conv2d, cross_entropy, linear, max_pool2d
+from torch.nn.functional import batch_norm, conv2d, cross_entropy, leaky_relu, linear, max_pool2d
 
 from sharp_maml import Batch, Episode, Params, meta_gradient, sharp_maml_method
-from sharp_maml.models import conv4, from_module, mlp
+from sharp_maml.models import conv4, from_module, mlp, resnet12
 from tests.sharp_maml.oracles import relative_error, unrolled_meta_gradient
 
 
@@ -79,6 +79,34 @@ def test_conv4_is_the_composition_of_torchs_own_layers(form: str) -> None:
     torch.testing.assert_close(model.logits(params, inputs, None), expected, rtol=1e-10, atol=1e-10)
 
 
+def test_the_parameters_of_resnet12_are_those_of_the_papers() -> None:
+    """12,424,320 without the head, as users of MetaOptNet's network count them, and 640 features."""
+    model = resnet12(ways=None)
+    assert sum(value.numel() for value in model.init(generator()).values()) == 12_424_320
+    assert model.features == 640
+    assert set(model.norm) == {name for name in model.init(generator()) if "norm" in name}
+    assert len([value for value in model.init(generator()).values() if value.ndim == 4]) == 12 + 4  # and shortcuts
+
+
+def test_resnet12_is_the_composition_of_torchs_own_layers(form: str) -> None:
+    model = resnet12(ways=3, filters=2, image_size=18, batch_norm_form=form)
+    params, inputs = perturbed(model.init(generator())), normal(6, 3, 18, 18)
+
+    def layer(x: Tensor, conv: str, norm: str, padding: int) -> Tensor:
+        x = conv2d(x, params[f"{conv}.weight"], padding=padding)
+        return batch_norm(x, None, None, params[f"{norm}.weight"], params[f"{norm}.bias"], training=True)
+
+    x = inputs
+    for block in ("block1", "block2", "block3", "block4"):
+        y = leaky_relu(layer(x, f"{block}.conv1", f"{block}.norm1", 1), 0.1)
+        y = leaky_relu(layer(y, f"{block}.conv2", f"{block}.norm2", 1), 0.1)
+        y = layer(y, f"{block}.conv3", f"{block}.norm3", 1) + layer(x, f"{block}.shortcut", f"{block}.norm0", 0)
+        x = max_pool2d(leaky_relu(y, 0.1), 2)
+    assert [params[f"block{k}.conv3.weight"].shape[0] for k in (1, 2, 3, 4)] == [2, 5, 10, 20]
+    expected = linear(x.mean((2, 3)), params["head.weight"], params["head.bias"])
+    torch.testing.assert_close(model.logits(params, inputs, None), expected, rtol=1e-10, atol=1e-10)
+
+
 def test_with_a_context_the_logits_of_a_query_do_not_depend_on_the_others(form: str) -> None:
     model = conv4(filters=4, image_size=18, batch_norm_form=form)
     params, context, inputs = perturbed(model.init(generator())), normal(5, 3, 18, 18), normal(6, 3, 18, 18, seed=2)
@@ -114,6 +142,14 @@ def test_the_gradient_flows_through_the_statistics_of_the_context(form: str) -> 
 def test_conv4_refuses_settings_that_cannot_be(settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         conv4(**settings)
+
+
+def test_a_module_names_its_last_layer_and_its_normalisation_layers() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(8, 4), nn.Tanh())
+    model = from_module(module)
+    assert (model.head, model.norm) == (["3.weight", "3.bias"], ["1.weight", "1.bias"])
+    assert mlp(sizes=[6, 4, 3]).head == ("layer2.weight", "layer2.bias")
+    assert mlp(sizes=[6, 4, 3]).features == 4
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 20, 20), (2, 1, 16, 16), (3, 16, 16)])

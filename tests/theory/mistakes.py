@@ -43,7 +43,7 @@ class Mutant:
         return source.replace(self.old, self.new)
 
 
-META, ASCENT, TREE = "sharp_maml/meta.py", "sharp_maml/ascent.py", "sharp_maml/tree.py"
+META, ASCENT, TREE = "sharp_maml/meta.py", "sharp_maml/ascent/gradient.py", "sharp_maml/tree.py"
 ESTIMATES, CLAIM, SLOPES = "sharp_maml/estimates.py", "theory/check/claim.py", "theory/rate/exponents.py"
 BOUNDS, PAC_BAYES, INSTANCES = (
     "theory/rate/theorem.py",
@@ -118,7 +118,7 @@ MUTANTS = (
            "params = add_scaled(params, grad, -beta_low)", "params = add_scaled(params, grad, -beta_low / 2)",
            f"{_meta}test_adapted_parameters_are_the_inner_loop_written_out", "generalization_stability", "smoke"),
     Mutant("the inner loop for itself has no ascent", META,
-           "point = ascent(params, grad, alpha=alpha_low, direction=direction)", "point = params",
+           "point = add_scaled(params, unit, alpha_low)", "point = params",
            f"{_meta}test_adapted_parameters_are_the_inner_loop_written_out", "generalization_sam_step"),
     Mutant("the meta-loss is a sum over the tasks", META,
            "return torch.stack(losses).mean()", "return torch.stack(losses).sum()", f"{_difference}[1-None]"),

@@ -134,7 +134,7 @@ def _with_settings(monkeypatch, change) -> None:
 
 def wrong_sign(monkeypatch) -> None:
     """Descent in place of ascent."""
-    broken = lambda grad: along_gradient({name: -value for name, value in grad.items()})  # noqa: E731
+    broken = lambda params, grad: along_gradient(params, {name: -value for name, value in grad.items()})  # noqa: E731
     _with_settings(monkeypatch, lambda settings: {**settings, "direction": broken})
 
 

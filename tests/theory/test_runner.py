@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sharp_maml import Batch, Episode, meta_gradient
+from sharp_maml import Batch, Episode, Execution, meta_gradient
 from synthetic import LogCosh, Quadratic, Wells
 from theory.runner import OFF, Power, Schedule, TasksAtOnce, horizons, run, traced, variants
 
@@ -118,7 +118,12 @@ def test_a_traced_step_has_the_numbers_of_all_operations_with_half_of_them() -> 
     episodes = WELLS.draw(torch.Generator().manual_seed(0), 4)
 
     def step(x: torch.Tensor, episodes: list[Episode]) -> torch.Tensor:
-        settings = {"beta_low": 0.3, "alpha_low": 0.2, "alpha_up": 0.1, "map_episodes": TasksAtOnce()}
+        settings = {
+            "beta_low": 0.3,
+            "alpha_low": 0.2,
+            "alpha_up": 0.1,
+            "execution": Execution(map_episodes=TasksAtOnce()),
+        }
         return meta_gradient(WELLS.loss, {"x": x}, episodes, query_loss=WELLS.query_loss, **settings).grad["x"]
 
     step = torch.vmap(step)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from sharp_maml import meta_gradient
+from sharp_maml import Execution, meta_gradient
 from synthetic import Welsch
 from theory.check.claim import Budget, Item
 from theory.generalization.pac_bayes import Bound, Reading, theorem
@@ -92,7 +92,7 @@ class Setting:
             tasks_at_once.parts(Welsch.episodes(support, query)),
             beta_low=self.step,
             alpha_up=alpha_up,
-            map_episodes=tasks_at_once,
+            execution=Execution(map_episodes=tasks_at_once),
         ).grad["x"]
 
 

@@ -5,7 +5,7 @@ of other inputs than those normalised. `fused` is what training runs: a `torch.a
 derivatives are the closed forms below, on torch's kernels of the convolution and of its two adjoints. It pools before
 it normalises, so that one activation of full size is kept and written where torch has three. What is between the
 convolutions exists twice: in torch's operations, as `_Torch` below, and natively, as `Kernels`. A third derivative of
-the fused form and `vmap` are errors, never wrong numbers. Read next: `kernels.py`; `models.py`, which stacks four of
+the fused form and `vmap` are errors, never wrong numbers. Read next: `kernels.py`; `conv4.py`, which stacks four of
 these.
 
 Notation: C(x, w) is the convolution; I(g, w) and W(x, g) are its adjoints in x and in w. Per channel, over the n
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -36,9 +36,7 @@ from torch.autograd import Function
 from torch.nn.functional import conv2d, max_pool2d
 
 from sharp_maml.kernels import Kernels, native
-
-Form = Literal["fused", "elementary"]
-"""How a block is differentiated: fast and twice, or in plain operations and as often as one likes."""
+from sharp_maml.models.model import Form
 
 EPS = 1e-5
 """Added to the variance, as in torch and in the released code."""
@@ -70,11 +68,7 @@ def block(
     Source: Ioffe and Szegedy, "Batch Normalization", ICML 2015; the second derivative is derived here.
     """
     if form == "elementary" or statistics_from is not None:
-        y = conv2d(x, weight, padding=1)
-        first = y[:statistics_from]
-        mean = first.mean((0, 2, 3), keepdim=True)
-        variance = (first - mean).square().mean((0, 2, 3), keepdim=True)
-        z = (y - mean) * (torch.rsqrt(variance + EPS) * _per_channel(scale)) + _per_channel(shift)
+        z = normalised(conv2d(x, weight, padding=1), scale, shift, statistics_from)
         return max_pool2d(z.relu(), 2)
     passes: Kernels | _Torch | None = native(x, weight, scale, shift)
     if passes is None:  # a negative scale changes sign together with its filter, which leaves z as it is
@@ -83,6 +77,14 @@ def block(
     weight = weight.contiguous(memory_format=torch.channels_last)  # once, not in every convolution
     output: Tensor = _Forward.apply(passes, x, weight, scale, shift)[0]  # type: ignore[no-untyped-call]
     return output
+
+
+def normalised(y: Tensor, scale: Tensor, shift: Tensor, statistics_from: int | None) -> Tensor:
+    """Batch norm in plain operations, by the statistics of the first items as in `block`; `y` is `n x c x h x w`."""
+    first = y[:statistics_from]
+    mean = first.mean((0, 2, 3), keepdim=True)
+    variance = (first - mean).square().mean((0, 2, 3), keepdim=True)
+    return (y - mean) * (torch.rsqrt(variance + EPS) * _per_channel(scale)) + _per_channel(shift)
 
 
 class _Once(Function):
