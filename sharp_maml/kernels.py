@@ -4,7 +4,8 @@ Torch makes ten passes over an activation where one or two are enough, and its s
 exact. The library is compiled once (some seconds, which the log states) into `$XDG_CACHE_HOME/sharp_maml`, by default
 `~/.cache/sharp_maml`, under a name made of the source, the compiler, the CPU and the library's own digest. Where there
 is no compiler ($CXX, else g++, c++ or clang++), where compiling, storing or loading fails, and with the environment
-variable SHARP_MAML_KERNELS=0, one log line says so and the block runs on torch's operations. Read next: `models/block.py`.
+variable SHARP_MAML_KERNELS=0, one log line says so and the block runs on torch's operations. Read next:
+`models/block.py`.
 """
 
 from __future__ import annotations
