@@ -29,7 +29,7 @@ class DataForm(NamedTuple):
     name: What to call it in messages.
     parts: What it consists of -> where that lies in the directory; the first name that exists counts.
     read: (parts, stack) -> split -> classes. What it opens goes onto the stack; no image is decoded before it is asked
-        for.
+    for.
     verify: (directory, number of images by split and class) -> the data set's name, or a `DataError`.
     size: Height and width in pixels unless the caller says so.
     beside: Names in the directory of what the parts refer to.
