@@ -65,10 +65,9 @@ def open_dataset(
     `val`) and `test`, or side by side, when `split_seed` shares them out. Your classes may have WordNet ids: with
     tieredImageNet's numbers of classes and images they are called so; but if most of these ids are miniImageNet's, the
     data are taken for miniImageNet, and refused if they are not, and so is a cache of that name. Forms can be added to
-    `DATA_FORMS`. Images become square without
-    regard to their shape: by averaging blocks of pixels where `size` divides theirs, else by Pillow's antialiased
-    bilinear filter; a warning names one of those that are enlarged more than four times. A cache is opened as it is, or
-    reduced to a `size` that divides its own.
+    `DATA_FORMS`. Images become square without regard to their shape: by averaging blocks of pixels where `size` divides
+    theirs, else by Pillow's antialiased bilinear filter; a warning names one of those that are enlarged more than four
+    times. A cache is opened as it is, or reduced to a `size` that divides its own.
 
     Args:
         path: a directory.
