@@ -32,8 +32,11 @@ from sharp_maml.checkpoint import (
 )
 from sharp_maml.config import ADAPTATION, Config
 from sharp_maml.data import (
+    DATA_FORMS,
+    DataForm,
     Dataset,
     EpisodeStream,
+    Images,
     Protocol,
     check_protocol,
     episode,
@@ -70,6 +73,7 @@ from sharp_maml.tree import add_scaled, dot, mean, norm
 __all__ = [
     "ADAPTATION",
     "ASCENTS",
+    "DATA_FORMS",
     "MODELS",
     "Ascent",
     "Batch",
@@ -78,12 +82,14 @@ __all__ = [
     "CheckpointError",
     "Config",
     "DataError",
+    "DataForm",
     "Dataset",
     "Direction",
     "Episode",
     "EpisodeStream",
     "Estimate",
     "Execution",
+    "Images",
     "LossFn",
     "MetaGradient",
     "Method",

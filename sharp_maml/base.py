@@ -67,9 +67,9 @@ class Execution(NamedTuple):
 
     mean_over_ranks: Mean of a tree over the processes that share the episodes; taken before the upper ascent.
     map_episodes: How the episodes are gone through: the built-in `map`, one after the other, or a function like it
-        that gives the results in the order of the items, such as `in_threads(n)`.
+    that gives the results in the order of the items, such as `in_threads(n)`.
     compile_episode: What wraps the function of one episode, such as `compiled()`; then `loss` and `query_loss` must be
-        the same functions in every call.
+    the same functions in every call.
     """
 
     mean_over_ranks: Callable[[Params], Params] = lambda params: params

@@ -293,7 +293,7 @@ ADAPTATION = tuple(setting.name for setting in fields(Config) if setting.metadat
 
 
 def reference() -> str:
-    """All settings as a page in Markdown: `docs/settings.md`."""
+    """All settings as a page in Markdown, that of the documentation."""
     lines = [
         "# Settings",
         "",

@@ -64,9 +64,9 @@ def adapt(
     inner_params: Collection[str] | None = None,
     direction: Direction = along_gradient,
 ) -> Params:
-    """From x_0 = params: x_{k+1} = x_k - beta_low grad l(x_k + eps_k), eps_k = alpha_low u(x_k, grad l(x_k)).
+    """Inner loop from x_0 = params: x_{k+1} = x_k - beta_low grad l(x_k + eps_k).
 
-    Differentiable in `params` through every step; the eps_k are constants.
+    The eps_k = alpha_low u(x_k, grad l(x_k)) are constants; differentiable in `params` through every step.
 
     Args:
         loss: Mean loss l of a batch.

@@ -164,7 +164,8 @@ def build(config: Config, *, channels: int) -> Experiment:
         Initial parameters by seed, and the method.
 
     Raises:
-        ValueError: The configuration names a CUDA device, and there is none, or asks to compile without a compiler.
+        ValueError: The configuration names a CUDA device, and there is none; asks to compile without a compiler; or
+            speaks of a head or of normalisation layers that its network does not have.
     """
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {config.device!r}, but torch finds no CUDA device here: choose cpu")

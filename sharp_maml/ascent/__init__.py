@@ -30,7 +30,13 @@ class Ascent(NamedTuple):
     draws: bool = False
 
     def for_names(self, norm: Collection[str]) -> Direction:
-        """The direction for a network whose normalisation layers have parameters of these names."""
+        """The direction for a network whose normalisation layers have parameters of these names.
+
+        Raises:
+            ValueError: The direction is made of these parameters, and there are none.
+        """
+        if self.norm_only and not norm:
+            raise ValueError("this ascent is along parameters of normalisation layers, and the network has none")
         return within(norm, self.direction) if self.norm_only else self.direction
 
 

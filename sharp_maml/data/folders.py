@@ -1,7 +1,7 @@
 """From a path to a data set: `open_dataset` tells what lies there, and builds the cache when there is none yet.
 
-Also a user's own classes, in three folders or in one pool that a seed splits. Read next: `formats.py`,
-`miniimagenet.py`, `omniglot.py` (what is recognised), `cache.py` (what becomes of it).
+Also one pool of a user's own classes, which a seed splits. Read next: `forms.py` (what is recognised), `cache.py` (what
+becomes of it).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sharp_maml.base import DataError
-from sharp_maml.data import miniimagenet, omniglot
+from sharp_maml.data import miniimagenet
 from sharp_maml.data.cache import INDEX, SCHEMA, SPLITS, Dataset, is_cache, open_cache, write_cache
-from sharp_maml.data.formats import FORMS, Classes, Form, Images, class_folders, open_tree
+from sharp_maml.data.formats import Classes, Images, class_folders, open_tree
+from sharp_maml.data.forms import DATA_FORMS, KNOWN, SIZE, DataForm
 
-SIZE = 84
 SHARES = (0.64, 0.16, 0.20)
 WAYS = 5
 TOO_SMALL = 4
@@ -62,12 +62,12 @@ def open_dataset(
 
     Recognised are: a data cache; Omniglot (full or small, zips or folders); miniImageNet as zips of class folders,
     class folders, CSV lists, pickles (two kinds) or HDF5; your own class folders, either in `train`, `validation` (or
-    `val`) and `test`, or side by side, when `split_seed` shares them out. Your classes may have WordNet ids, like those
-    of tieredImageNet; but if most of these ids are miniImageNet's, the data are taken for miniImageNet, and refused if
-    they are not, and so is a cache of that name. Images become square without regard to their shape: by averaging
-    blocks of pixels where `size` divides theirs, else by Pillow's antialiased bilinear filter; a warning names one of
-    those that are enlarged more than four times. A cache is opened as it is, or reduced to a `size` that divides its
-    own.
+    `val`) and `test`, or side by side, when `split_seed` shares them out. Your classes may have WordNet ids: with
+    tieredImageNet's numbers of classes and images they are called so; but if most of these ids are miniImageNet's, the
+    data are taken for miniImageNet, and refused if they are not, and so is a cache of that name. Forms can be added to
+    `DATA_FORMS`. Images become square without regard to their shape: by averaging blocks of pixels where `size` divides
+    theirs, else by Pillow's antialiased bilinear filter; a warning names one of those that are enlarged more than four
+    times. A cache is opened as it is, or reduced to a `size` that divides its own.
 
     Args:
         path: a directory.
@@ -78,7 +78,8 @@ def open_dataset(
 
     Returns:
         The data set; its name is `miniimagenet`, `miniimagenet-by-numbers` (from files that do not name its classes),
-        `omniglot`, `omniglot-small`, that of a cache, or `folders` for classes of your own.
+        `tieredimagenet-by-numbers`, `omniglot`, `omniglot-small`, that of a cache, or `folders` for classes of your
+        own.
 
     Raises:
         ValueError: `size` is not positive, or does not divide the size of the cache at `path`.
@@ -162,11 +163,11 @@ def split_pool(
 
 
 def _opened(directory: Path) -> Dataset:
-    """Open a cache; what is called miniImageNet must be it."""
+    """Open a cache; what has the name of a known data set must be it."""
     dataset = open_cache(directory)
-    if dataset.name in (miniimagenet.NAME, miniimagenet.BY_NUMBERS):
-        counts = {split: dict(zip(held.names, held.counts, strict=True)) for split, held in dataset.splits.items()}
-        if (name := miniimagenet.verify(directory, counts)) != dataset.name:
+    counts = {split: dict(zip(held.names, held.counts, strict=True)) for split, held in dataset.splits.items()}
+    for known in KNOWN:
+        if dataset.name in known.names and (name := known.verify(directory, counts)) != dataset.name:
             raise DataError(
                 f"{directory}: expected a cache of {dataset.name}, found the classes of {name}; remove the folder and "
                 "build it again"
@@ -179,18 +180,16 @@ def _recognise(directory: Path, split_seed: int, least: int) -> Source:
     if not directory.is_dir():
         found = "a file; name the directory that it lies in" if directory.exists() else "nothing; check the path"
         raise DataError(f"{directory}: expected a directory with images, found {found}")
-    if sets := omniglot.find(directory):
-        name = "omniglot" if omniglot.FULL[0] in sets else "omniglot-small"
-        return Source(name, omniglot.SIZE, tuple(sets.values()), lambda stack: (name, omniglot.read(sets, stack)))
-    candidates = [(form, form.find(directory)) for form in FORMS]
-    form, paths = max(candidates, key=lambda candidate: len(candidate[1]))  # the first of the most complete
-    if len(paths) == len(SPLITS):
-        lists = (directory / "images",) if form.kind == "csv" else ()
-        return Source(form.kind, SIZE, (*paths.values(), *lists), partial(_read_splits, directory, form, paths))
+    there = {kind: form.find(directory) for kind, form in DATA_FORMS.items()}
+    kind = max(there, key=lambda kind: len(there[kind]) / len(DATA_FORMS[kind].parts))  # the first of the most complete
+    form, paths = DATA_FORMS[kind], there[kind]
+    if len(paths) == len(form.parts):
+        beside = [directory / name for name in form.beside]
+        return Source(kind, form.size, (*paths.values(), *beside), partial(_read_form, directory, form, paths))
     if paths:
-        lacking = [" or ".join(form.paths[split]) for split in SPLITS if split not in paths]
+        lacking = [" or ".join(names) for part, names in form.parts.items() if part not in paths]
         raise DataError(
-            f"{directory}: expected three splits as {form.name}, found {', '.join(p.name for p in paths.values())} "
+            f"{directory}: expected {form.name}, found {', '.join(p.name for p in paths.values())} "
             f"without {' and '.join(lacking)}. Add what is missing"
         )
     if next(directory.rglob("*.parquet"), None):
@@ -200,8 +199,7 @@ def _recognise(directory: Path, split_seed: int, least: int) -> Source:
         )
     pool = tuple(sorted(p for p in directory.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if pool:
-        kind = f"pool{split_seed}-least{least}"
-        return Source(kind, SIZE, pool, partial(_read_pool, directory, split_seed, least))
+        return Source(f"pool{split_seed}-least{least}", SIZE, pool, partial(_read_pool, directory, split_seed, least))
     names = sorted(p.name for p in directory.iterdir())
     raise DataError(
         f"{directory}: expected a data cache, miniImageNet, Omniglot or folders of images, found "
@@ -209,20 +207,12 @@ def _recognise(directory: Path, split_seed: int, least: int) -> Source:
     )
 
 
-def _read_splits(
-    directory: Path, form: Form, paths: Mapping[str, Path], stack: ExitStack
+def _read_form(
+    directory: Path, form: DataForm, paths: Mapping[str, Path], stack: ExitStack
 ) -> tuple[str, Mapping[str, Classes]]:
-    splits = {split: form.read(paths[split], stack) for split in SPLITS}
+    splits = form.read(paths, stack)
     counts = {split: {label: len(images) for label, images in classes.items()} for split, classes in splits.items()}
-    labels = [label for classes in counts.values() for label in classes]
-    if form.miniimagenet or miniimagenet.resembles(counts.values()):
-        return miniimagenet.verify(directory, counts), splits
-    if shared := sorted(label for label in set(labels) if labels.count(label) > 1):
-        raise DataError(
-            f"{directory}: expected distinct classes in the splits, found {shared[0]} in more than one (of "
-            f"{len(shared)} such); keep each class in one split only"
-        )
-    return "folders", splits
+    return form.verify(directory, counts), splits
 
 
 def _read_pool(directory: Path, seed: int, least: int, stack: ExitStack) -> tuple[str, Mapping[str, Classes]]:

@@ -1,7 +1,7 @@
 """Readers of what users have on disk: folders, zips, CSV lists, pickles, HDF5, all turned into class name -> `Images`.
 
 Nothing is unpacked to disk, no pickle may run code, and a file that is not what its name says is named as what it is.
-`FORMS` lists the forms. Read next: `miniimagenet.py` (checks what was read), `folders.py` (chooses the reader).
+Read next: `forms.py` (which reader for what).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -66,28 +66,6 @@ class Images:
 
 
 Classes = dict[str, Images]
-
-
-class Form(NamedTuple):
-    """One way in which three splits lie in a directory.
-
-    name: what to call it in messages.
-    kind: what to call it in file names.
-    miniimagenet: whether nothing but miniImageNet comes in it.
-    paths: split -> where it lies in the directory; the first name that exists counts.
-    read: makes the classes of a split's path; what it opens goes onto the stack.
-    """
-
-    name: str
-    kind: str
-    miniimagenet: bool
-    paths: Mapping[str, tuple[str, ...]]
-    read: Callable[[Path, ExitStack], Classes]
-
-    def find(self, directory: Path) -> dict[str, Path]:
-        """The splits that are there."""
-        found = {split: [directory / name for name in names] for split, names in self.paths.items()}
-        return {split: path for split, paths in found.items() for path in [p for p in paths if p.exists()][:1]}
 
 
 class Tree(NamedTuple):
@@ -223,11 +201,12 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
         raise damaged(path, f"to read {name}", b"PK", str(error)) from error
 
 
-def _read_folders(path: Path, stack: ExitStack) -> Classes:
+def read_folders(path: Path, stack: ExitStack) -> Classes:
+    """The class folders below a folder or inside a zip."""
     return class_folders(open_tree(path, stack))
 
 
-def _read_csv(path: Path, stack: ExitStack) -> Classes:
+def read_csv(path: Path, stack: ExitStack) -> Classes:
     """A list of `filename,label`, whose files lie in `images/` beside it."""
     del stack
     folder = path.with_name("images")
@@ -252,7 +231,7 @@ def _read_csv(path: Path, stack: ExitStack) -> Classes:
     return {label: tree.images(names) for label, names in sorted(classes.items())}
 
 
-def _read_hdf5(path: Path, stack: ExitStack) -> Classes:
+def read_hdf5(path: Path, stack: ExitStack) -> Classes:
     """The file of torchmeta: one array `n x height x width x 3` a class, in the group `datasets`."""
     try:
         import h5py
@@ -267,7 +246,7 @@ def _read_hdf5(path: Path, stack: ExitStack) -> Classes:
         raise damaged(path, "an HDF5 file with the group `datasets`", detail=str(error)) from error
 
 
-def _read_pickle(path: Path, stack: ExitStack) -> Classes:
+def read_pickle(path: Path, stack: ExitStack) -> Classes:
     """A dictionary with `image_data` and `class_dict`, or with `data` and `labels`; it is held in memory whole.
 
     The second kind names its classes in `catname2label`; in a copy that lacks this they are `label000` and so on.
@@ -359,26 +338,3 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "scalar"): _PLAIN[0].__reduce__()[0],
     ("_codecs", "encode"): _encode,
 }
-
-
-def _named(
-    pattern: str, train: str = "train", validation: tuple[str, ...] = ("val", "validation")
-) -> dict[str, tuple[str, ...]]:
-    names = {"train": (train,), "validation": validation, "test": ("test",)}
-    return {split: tuple(pattern.format(name) for name in options) for split, options in names.items()}
-
-
-FORMS = (
-    Form("zips of class folders", "zips", False, _named("{}.zip"), _read_folders),
-    Form("class folders", "folders", False, _named("{}"), _read_folders),
-    Form("pickles", "pickles", True, _named("mini-imagenet-cache-{}.pkl"), _read_pickle),
-    Form("HDF5 files", "hdf5", True, _named("{}_data.hdf5"), _read_hdf5),
-    Form(
-        "few-shot-meta-baseline pickles",
-        "category-pickles",
-        True,
-        _named("miniImageNet_category_split_{}.pickle", train="train_phase_train"),
-        _read_pickle,
-    ),
-    Form("CSV lists beside images/", "csv", False, _named("{}.csv"), _read_csv),
-)

@@ -2,7 +2,7 @@
 
 What comes in a file that only miniImageNet comes in, and what resembles it (`resembles`), must be it; any other classes
 are the user's own, also where they are named by WordNet ids, such as those of tieredImageNet. Read next: `formats.py`
-(how it is read), `folders.py` (`open_dataset`, which calls both).
+(how it is read), `forms.py` (which calls both).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Read in its full form (`images_background`, `images_evaluation`) or in the small one (`images_background_small1`,
 `images_background_small2`), as zips or folders. Splits go by alphabet. Read next: `formats.py` (reads the files),
-`folders.py` (`open_dataset`).
+`forms.py` (where it is registered).
 """
 
 from __future__ import annotations
@@ -38,26 +38,6 @@ FULL_VALIDATION = (
 # The alphabet of small1 with the fewest characters of those that small2 lacks; Balinese and Korean stay for the test.
 SMALL_VALIDATION = ("Early_Aramaic",)
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
-
-
-def find(directory: Path) -> dict[str, Path] | None:
-    """The two sets that make up Omniglot in its full or else its small form; None if there is none of them.
-
-    Raises:
-        DataError: one of the two sets is missing.
-    """
-    found = {
-        name: path for name in CHARACTERS for path in (directory / name, directory / f"{name}.zip") if path.exists()
-    }
-    for form in (FULL, SMALL):
-        if all(name in found for name in form):
-            return {name: found[name] for name in form}
-    if found:
-        raise DataError(
-            f"{directory}: expected Omniglot as {' and '.join(FULL)}, or as {' and '.join(sorted(SMALL))} (folders or "
-            f"zips), found only {', '.join(found)}. Add the other one"
-        )
-    return None
 
 
 def read(sets: Mapping[str, Path], stack: ExitStack) -> dict[str, Classes]:

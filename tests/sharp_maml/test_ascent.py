@@ -121,6 +121,12 @@ def test_the_ascent_on_norm_parameters_leaves_the_others():
     torch.testing.assert_close(unit["norm1.scale"], torch.full((40,), 40**-0.5))
 
 
+def test_an_ascent_on_norm_parameters_is_refused_where_there_are_none():
+    with pytest.raises(ValueError, match="along parameters of normalisation layers, and the network has none"):
+        ASCENTS["norm"].for_names(())
+    assert ASCENTS["gradient"].for_names(()) is along_gradient
+
+
 def test_the_ascent_on_half_goes_along_the_gradient_on_about_half_of_the_entries():
     unit, _ = on_half({}, GRAD)
     kept = flat(unit) != 0

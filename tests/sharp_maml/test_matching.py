@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sharp_maml.base import Batch, Episode, Method, Params
+from sharp_maml.base import Batch, Episode, Execution, Method, Params
 from sharp_maml.matching import embed_query, embed_support, lstm_cell, matching_method, matching_params
 
 WAYS, FEATURES, INPUTS = 3, 4, 6
@@ -143,7 +143,9 @@ def test_gradient_and_loss_are_averaged_over_ranks() -> None:
     def twice(params: Params) -> Params:
         return {name: 2 * value for name, value in params.items()}
 
-    sharded = matching_method(embed, fce=False, ways=WAYS, mean_over_ranks=twice).gradient(parameters(), [drawn(1)])
+    sharded = matching_method(embed, fce=False, ways=WAYS, execution=Execution(twice)).gradient(
+        parameters(), [drawn(1)]
+    )
     alone = method(fce=False).gradient(parameters(), [drawn(1)])
     torch.testing.assert_close(sharded.grad["weight"], 2 * alone.grad["weight"])
     torch.testing.assert_close(sharded.loss, 2 * alone.loss)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sharp_maml.base import DataError
-from sharp_maml.data import open_dataset
+from sharp_maml.data import DATA_FORMS, open_dataset
 from sharp_maml.data.miniimagenet import SPECIFICATION, verify
 
 Write = Callable[[str, Any], Path]
@@ -116,12 +116,10 @@ def test_a_refused_data_set_leaves_no_cache(mini: Any, write: Write, cache_dir: 
 def test_the_real_validation_split_has_its_known_classes_and_numbers(data_path: Callable[[str], Path]) -> None:
     from contextlib import ExitStack
 
-    from sharp_maml.data.formats import FORMS
-
     directory = data_path("miniimagenet")
-    form, path = next((form, form.find(directory)["validation"]) for form in FORMS if len(form.find(directory)) == 3)
+    form, parts = next((form, form.find(directory)) for form in DATA_FORMS.values() if len(form.find(directory)) == 3)
     with ExitStack() as stack:
-        classes = form.read(path, stack)
+        classes = form.read(parts, stack)["validation"]
         assert {name: len(images) for name, images in classes.items()} == dict.fromkeys(
             SPECIFICATION.classes["validation"], 600
         )

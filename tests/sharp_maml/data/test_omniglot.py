@@ -106,7 +106,7 @@ def test_every_character_has_four_rotations_that_are_classes(small: Dataset) -> 
 @pytest.mark.parametrize("name", [*SMALL, *FULL])
 def test_a_set_without_its_partner_is_incomplete(name: str, tmp_path: Path) -> None:
     write(tmp_path, {name: (SMALL | FULL)[name]}, zipped=True)
-    with pytest.raises(DataError, match=f"found only {name}. Add the other one"):
+    with pytest.raises(DataError, match=f"expected Omniglot as .*, found {name}.zip without .*Add what is"):
         open_dataset(tmp_path)
 
 
