@@ -104,7 +104,7 @@ def load_checkpoint(path: str | Path, *, config_digest: str | None = None) -> Ch
     try:
         metadata = json.loads(texts[_HEADER_KEY])
         schema, found_digest = int(metadata["schema"]), str(metadata["config_digest"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (ArithmeticError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _unreadable(path, f"a safetensors file without the metadata of a checkpoint ({error!r})") from error
     if schema > SCHEMA:
         raise CheckpointError(
