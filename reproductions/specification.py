@@ -239,4 +239,6 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, tuple) and all(_fits(each, inside[0]) for each in value)
     if origin is Mapping:
         return isinstance(value, Mapping) and all(_fits(each, inside[1]) for each in value.values())
-    return isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) <= (kind is bool)
+    if isinstance(value, bool):  # which is an int to Python
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)

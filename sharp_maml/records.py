@@ -340,11 +340,7 @@ def _read(path: Path) -> Record:
         return Record.from_dict(json.loads(text, parse_float=_number, parse_constant=_number))
     except OSError as error:
         raise RecordError(f"{path}: the record cannot be read ({error})") from error
-    except (
-        ValueError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:  # bad JSON, bad UTF-8, or a RecordError without the file's name
+    except (ValueError, ArithmeticError, RecursionError) as error:  # JSON, UTF-8, or a RecordError without the name
         kind = "" if isinstance(error, RecordError) else "expected a JSON record, found "
         raise RecordError(f"{path}: {kind}{error}") from error
 

@@ -130,6 +130,7 @@ def open_cache(directory: str | os.PathLike[str], *, verify: bool = False) -> Da
             )
         size, channels = int(index["size"]), int(index["channels"])
         splits = {split: _open_split(directory, split, index["splits"][split], size, channels) for split in SPLITS}
+        pixels = {split: str(index["splits"][split]["sha256"]) for split in SPLITS}
         damaged = index["digest"] != _digest(index)
         dataset = Dataset(str(index["name"]), str(index["digest"]), size, channels, splits)
     except FileNotFoundError as error:
@@ -141,7 +142,7 @@ def open_cache(directory: str | os.PathLike[str], *, verify: bool = False) -> Da
     if damaged:
         raise DataError(f"{directory}: {INDEX} does not agree with its own digest; {advice}")
     for split in SPLITS if verify else ():
-        if _hash_pixels(splits[split].images) != index["splits"][split]["sha256"]:
+        if _hash_pixels(splits[split].images) != pixels[split]:
             raise DataError(f"{directory}: the pixels of {split}.npy do not have their recorded digest; {advice}")
     return dataset
 

@@ -1,8 +1,8 @@
 """Readers of what users have on disk: folders, zips, CSV lists, pickles, HDF5, all turned into class name -> `Images`.
 
 Nothing is unpacked to disk, no pickle may run code, no image may start a program, and a file that is not what its name
-says is named as what it is.
-`FORMS` lists the forms. Read next: `miniimagenet.py` (checks what was read), `folders.py` (chooses the reader).
+says is named as what it is. `FORMS` lists the forms. Read next: `miniimagenet.py` (checks what was read), `folders.py`
+(chooses the reader).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sharp_maml.base import DataError
 
@@ -208,6 +208,8 @@ def decode(data: bytes, where: str, mode: str) -> Image.Image:
             return image.convert(mode)
     except DataError:
         raise
+    except UnidentifiedImageError as error:
+        raise damaged(where, "an image", data[:512], f"none of {', '.join(CODECS)}") from error
     except _FAULTS as error:
         raise damaged(where, "an image", data[:512], str(error)) from error
 
@@ -230,7 +232,7 @@ def damaged(where: Path | str, expected: str, head: bytes | None = None, detail:
 
 
 def _image_names(names: Iterable[str]) -> list[str]:
-    suffixes = {suffix for suffix, codec in Image.registered_extensions().items() if codec in CODECS}
+    suffixes = Image.registered_extensions()
     paths = ((name, PurePosixPath(name)) for name in names)
     return sorted(
         name
@@ -295,6 +297,8 @@ def _read_hdf5(path: Path, stack: ExitStack) -> Classes:
     try:
         group = stack.enter_context(h5py.File(path, "r"))["datasets"]
         return {label: _array_images(group[label], range(len(group[label])), path) for label in sorted(group)}
+    except DataError:
+        raise
     except _FAULTS as error:
         raise damaged(path, "an HDF5 file with the group `datasets`", detail=str(error)) from error
 
@@ -348,8 +352,8 @@ def _array_images(data: Any, rows: Sequence[int], path: Path) -> Images:
 class _Unpickler(pickle._Unpickler):
     """Makes numpy arrays and plain containers, and refuses to look up anything else: no code of the file can run.
 
-    It is pickle's unpickler in Python. The one in C clears memory for as many objects as a file of ten bytes says that
-    it has, and hands a forged state to whatever object the file names.
+    It is pickle's unpickler in Python, and so is slow for small objects only. The one in C clears memory for as many
+    objects as a file of ten bytes says that it has, and gives a forged state to whatever object the file names.
     """
 
     stack: list[Any]  # these three are pickle's own

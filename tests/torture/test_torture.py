@@ -18,12 +18,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
-from sharp_maml.data import formats
+from sharp_maml.data import cache, formats
 from tests.torture import fuzz, kinds
 from tests.torture.kinds import KINDS, Files, Kind
 
 ROOT = Path(__file__).parents[2]
 SPECIMENS = {kind: KINDS[kind].specimens() for kind in KINDS}
+TABLE = SPECIMENS["table"][0]["table1.toml"]
+CACHE = SPECIMENS["cache"][0]
+PNG = SPECIMENS["image"][0]["x.png"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -72,6 +75,15 @@ def changed(kind: str, name: str, old: bytes, new: bytes) -> Files:
     return files | {name: files[name].replace(old, new, 1)}
 
 
+def forged_index() -> Files:
+    """With the right digest of what is wrong."""
+    index = json.loads(CACHE["index.json"])
+    for split in index["splits"].values():
+        del split["sha256"]
+    index["digest"] = cache._digest(index)
+    return CACHE | {"index.json": json.dumps(index).encode()}
+
+
 def checkpoint(metadata: bytes) -> Files:
     text = json.dumps({"__metadata__": {"sharp_maml": metadata.decode()}}).encode()
     return {"last.safetensors": len(text).to_bytes(8, "little") + text}
@@ -85,9 +97,6 @@ def a_zip(name: str, content: bytes) -> bytes:
 
 
 NESTED = b"[" * 3000
-TABLE = SPECIMENS["table"][0]["table1.toml"]
-CACHE = SPECIMENS["cache"][0]
-PNG = SPECIMENS["image"][0]["x.png"]
 FOUND = {
     "arrays in arrays": ("config", {"config.toml": b"seed = " + NESTED}),
     "a number that no float can hold": ("config", {"config.toml": b"alpha_low = 1" + b"0" * 400}),
@@ -101,6 +110,7 @@ FOUND = {
     "an infinite schema": ("checkpoint", checkpoint(b'{"schema": Infinity, "config_digest": "a"}')),
     "an infinite size": ("cache", changed("cache", "index.json", b'"size": 4', b'"size": 1e999')),
     "an index of arrays in arrays": ("cache", CACHE | {"index.json": NESTED}),
+    "an index without the digests of pixels": ("cache", forged_index()),
     "an empty array": ("cache", CACHE | {"train.npy": b""}),
     "a zip for an array": ("cache", CACHE | {"train.npy": b"PK\x03\x04"}),
     "a header without its end": ("cache", changed("cache", "train.npy", b"}", b" ")),
