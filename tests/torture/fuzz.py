@@ -123,7 +123,7 @@ def page(record: dict[str, Any]) -> str:
     """The record in markdown."""
     kinds = record["kinds"]
     inputs, faults = (sum(entry[of] for entry in kinds.values()) for of in ("inputs", "faults"))
-    commit = f"commit {record['commit']}" if record["commit"] else "no commit"
+    commit = f"commit {record['commit'][:10]}" if record["commit"] else "no commit"
     lines = [
         "# Reliability",
         "",

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
 from sharp_maml.data import cache, formats
-from tests.torture import fuzz, kinds
+from tests.torture import fuzz
 from tests.torture.kinds import KINDS, Files, Kind
 
 ROOT = Path(__file__).parents[2]
@@ -240,7 +240,7 @@ def test_a_run_goes_on_where_it_was_cut_off_and_keeps_inputs_with_a_fault(monkey
 
 def test_the_tracked_record_is_of_many_inputs_of_every_kind_without_a_fault_and_the_page_is_its():
     record = json.loads((ROOT / "docs/reliability.json").read_text(encoding="utf-8"))
-    assert record["kinds"].keys() == kinds.KINDS.keys()
+    assert record["kinds"].keys() == KINDS.keys()
     assert sum(entry["inputs"] for entry in record["kinds"].values()) >= 10**5
     assert [entry["shown"] for entry in record["kinds"].values() if entry["faults"]] == []
     assert record["dirty"] is False
