@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme landscape method notebooks docs settings test lint unit theory-tests theory calibration regime mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 records readme landscape method notebooks docs settings test torture licences lint unit theory-tests theory calibration regime mutants slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -84,6 +84,12 @@ regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains wha
 
 mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and who notices (a quarter of an hour): RESULTS=dir
 	$(RUN) -m tests.theory.mutants $(if $(RESULTS),--output $(RESULTS)/theory)
+
+torture: $(VENV)/dev  ## damaged inputs, 10,000 of each kind, for everything that reads a file (half an hour): INPUTS=n RESULTS=dir
+	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(RESULTS),--output $(RESULTS)/torture)
+
+licences: $(VENV)/dev  ## the licence of everything that is installed, as its own metadata say
+	@$(RUN) requirements/licences.py
 
 slow: $(VENV)/dev  ## the slow tests, and with DATA=dir those on real data
 	$(RUN) -m pytest -m "(slow or data) and not long" $(if $(DATA),--data=$(DATA) --require=data)

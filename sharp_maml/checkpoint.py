@@ -29,6 +29,7 @@ SCHEMA = 2
 """2: `config_digest` is made of the settings that differ from their defaults; 1 hashed all settings."""
 
 _HEADER_KEY = "sharp_maml"
+_METADATA_DIGEST = "metadata_digest"  # earlier checkpoints have none
 
 
 class CheckpointError(ValueError):
@@ -67,6 +68,7 @@ def save_checkpoint(path: str | Path, *, tensors: Mapping[str, Tensor], metadata
     # Cloned, because safetensors refuses tensors that share memory.
     stored = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     header = {**metadata, "schema": SCHEMA, "tensors_digest": _digest(stored)}
+    header |= {_METADATA_DIGEST: _digest_of_values(header)}
     data = save(stored, {_HEADER_KEY: json.dumps(header, sort_keys=True, allow_nan=False)})
     try:
         if path.exists():
@@ -104,13 +106,17 @@ def load_checkpoint(path: str | Path, *, config_digest: str | None = None) -> Ch
     try:
         metadata = json.loads(texts[_HEADER_KEY])
         schema, found_digest = int(metadata["schema"]), str(metadata["config_digest"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        written = metadata.pop(_METADATA_DIGEST, None)
+        is_whole = written is None or written == _digest_of_values(metadata)
+    except (ArithmeticError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise _unreadable(path, f"a safetensors file without the metadata of a checkpoint ({error!r})") from error
     if schema > SCHEMA:
         raise CheckpointError(
             f"{path}: expected schema {SCHEMA} or older, found schema {schema}: it was written by a newer sharp_maml; "
             "upgrade this one"
         )
+    if not is_whole:
+        raise _unreadable(path, "metadata that differ from those written (their digest is another one)")
     if metadata.get("tensors_digest") != _digest(tensors):
         raise _unreadable(path, "tensors that differ from the ones written (their digest is another one)")
     if config_digest is not None and schema < SCHEMA:
@@ -203,6 +209,20 @@ class RunDirectoryLock:
         self._file.flush()
         return self
 
+    def require_held(self) -> None:
+        """Refuse to go on in a directory that has been removed, emptied or replaced since it was locked.
+
+        Raises:
+            CheckpointError: The lock file is gone, or is another one.
+        """
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                return
+        raise CheckpointError(
+            f"{self._path.parent}: the run directory was removed or replaced while the run was using it; nothing more "
+            "is written there. Start the run again"
+        )
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -242,6 +262,11 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _digest_of_values(values: Mapping[str, Any]) -> str:
+    """SHA-256 of what JSON holds of the values, in which a number may have changed and still be one."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _unreadable(path: Path, found: str) -> CheckpointError:

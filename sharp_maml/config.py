@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
+import sys
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
@@ -284,7 +284,7 @@ class Config:
                 name, value = _parse_override(override)
                 settings[name] = value
             return cls.from_mapping(settings)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{' '.join([str(path), *overrides])}: {error}") from error
 
 
@@ -346,7 +346,7 @@ def _checked(setting: Field[Any], value: Any) -> Any:
         raise ValueError(f"{name} must be {article}, got {value!r}")
     if kind is int and value >= 2**63:
         raise ValueError(f"{name} must fit into 64 bits, got {value}")
-    if kind is float and not math.isfinite(value):
+    if kind is float and not abs(value) <= sys.float_info.max:  # nor a whole number beyond it
         raise ValueError(f"{name} must be finite, got {value}")
     least, above = limits["at_least"], limits["above"]
     if (least is not None and value < least) or (above is not None and value <= above):

@@ -146,7 +146,7 @@ class Record:
             accuracies = {mode: decode_accuracies(text) for mode, text in values["accuracies"].items()}
             metrics = {name: Estimate.from_dict(estimate) for name, estimate in values["metrics"].items()}
             digest = values["config_digest"] if values["schema"] > 1 else Config.from_mapping(values["config"]).digest
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
             raise RecordError(f"accuracies, metrics or config are not as they are written ({error!r})") from error
         of_today = {"schema": SCHEMA, "config_digest": digest, "accuracies": accuracies, "metrics": metrics}
         return cls(**{**values, **of_today})
@@ -336,12 +336,20 @@ def _files(paths: Iterable[Path], pattern: str) -> Iterator[Path]:
 
 def _read(path: Path) -> Record:
     try:
-        return Record.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        return Record.from_dict(json.loads(text, parse_float=_number, parse_constant=_number))
     except OSError as error:
         raise RecordError(f"{path}: the record cannot be read ({error})") from error
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, or a RecordError without the file's name
+    except (ValueError, ArithmeticError, RecursionError) as error:  # JSON, UTF-8, or a RecordError without the name
         kind = "" if isinstance(error, RecordError) else "expected a JSON record, found "
         raise RecordError(f"{path}: {kind}{error}") from error
+
+
+def _number(text: str) -> float:
+    """A number of JSON, which has no infinity and no NaN."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"a number that JSON does not have, {text:.80}")
+    return value
 
 
 def _finite(value: Any) -> Any:

@@ -24,7 +24,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
-from typing import Protocol as Interface
 
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -110,8 +109,8 @@ def train(
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     directory.mkdir(parents=True, exist_ok=True)
-    with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext(), _signals() as stopped_by:
-        run = _Run(config, dataset, directory, ranks)
+    with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext() as lock, _signals() as stopped_by:
+        run = _Run(config, dataset, directory, ranks, lock)
         if run.state.step >= config.iterations and not run.must_validate():
             return run.state
         with run.episodes() as stream, _Report(run, show_progress and ranks.rank == 0) as report, run.kept():
@@ -142,8 +141,15 @@ def train(
 class _Run:
     """Parameters, optimizer and state, on disk and in memory."""
 
-    def __init__(self, config: Config, dataset: Dataset, directory: Path, ranks: distributed.Ranks) -> None:
-        self.config, self.dataset, self.directory, self.ranks = config, dataset, directory, ranks
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        directory: Path,
+        ranks: distributed.Ranks,
+        lock: RunDirectoryLock | None,
+    ) -> None:
+        self.config, self.dataset, self.directory, self.ranks, self.lock = config, dataset, directory, ranks, lock
         experiment = build(config, channels=dataset.channels)
         self.method = self.between = experiment.method
         if config.ascent_every > 1:
@@ -302,8 +308,9 @@ class _Run:
 
     def save(self, name: str) -> None:
         """Write a checkpoint, atomically; rank 0 alone does it."""
-        if self.ranks.rank != 0:
+        if self.lock is None:  # not rank 0
             return
+        self.lock.require_held()
         self._require_finite(float(self._size()))
         now = time.perf_counter()
         self.state.seconds += now - self.clock
@@ -387,7 +394,8 @@ class _Report:
     def __exit__(self, *_: object) -> None:
         self.bar.stop()
         if self.run.ranks.rank == 0:
-            self.metrics.close()
+            with suppress(OSError):  # it tries once more what could not be written, of which the error has told
+                self.metrics.close()
             if self.board is not None:
                 self.board.close()
             path = self.run.directory
@@ -437,16 +445,40 @@ class _Report:
         log.info("step %d: validation accuracy %.2f%%%s", self.run.state.step, 100 * accuracy, interval)
 
     def _write(self, line: dict[str, float]) -> None:
-        self.metrics.write(json.dumps(line) + "\n")
+        with _naming(Path(self.metrics.name)):
+            self.metrics.write(json.dumps(line) + "\n")
         if self.board is not None:
-            for key, value in line.items():
-                if key != "step":
-                    self.board.add_scalar(key, value, int(line["step"]))
+            self.board.add(line)
 
 
-class _Board(Interface):
-    def add_scalar(self, tag: str, value: float, step: int) -> None: ...
-    def close(self) -> None: ...
+class _Board:
+    """A file of scalars that TensorBoard shows.
+
+    Torch's writer has a thread, which prints an error of the disk in a traceback, and names the machine in the file.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self._event, self._summary = Event, Summary
+        directory.mkdir(exist_ok=True)
+        self._path = directory / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
+        self._writer = RecordWriter(self._path.open("wb", buffering=0))
+        self._write(file_version="brain.Event:2")
+
+    def add(self, line: dict[str, float]) -> None:
+        """Write the numbers of a line of metrics."""
+        values = [self._summary.Value(tag=key, simple_value=value) for key, value in line.items() if key != "step"]
+        self._write(step=int(line["step"]), summary=self._summary(value=values))
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _write(self, **fields: Any) -> None:
+        with _naming(self._path):
+            self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def _without_ascent(config: Config) -> Config:
@@ -456,10 +488,20 @@ def _without_ascent(config: Config) -> Config:
 
 def _tensorboard(directory: Path) -> _Board | None:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return _Board(directory / "tensorboard")
     except ImportError:  # the extra `tracking` is not installed
         return None
-    return SummaryWriter(str(directory / "tensorboard"))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An error of a disk names the file, which that of a write to an open one does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

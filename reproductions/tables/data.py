@@ -23,7 +23,7 @@ def prepare_data(tier: Tier, data: Path | None, results: Path) -> Path:
         if data is None:
             raise TableError(
                 f"tier {tier.name} needs {tier.data}: name its directory with --data DIR (make ... DATA=DIR). The "
-                "forms that are read are listed in sharp_maml/data/formats.py; nothing is downloaded"
+                "forms that are read are listed in sharp_maml/data/forms.py; nothing is downloaded"
             )
         return data
     if data is not None:

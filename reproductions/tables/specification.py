@@ -10,7 +10,8 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from sharp_maml import ADAPTATION, BatchNorm, Config
 
@@ -157,7 +158,7 @@ def load(path: Path = SPECIFICATION) -> tuple[dict[str, Table], dict[str, Tier]]
         Tables and tiers.
 
     Raises:
-        ValueError: An entry is missing or unknown.
+        ValueError: An entry is missing, unknown or of the wrong type, or a cell's settings are refused.
     """
     try:
         text = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -185,8 +186,38 @@ def load(path: Path = SPECIFICATION) -> tuple[dict[str, Table], dict[str, Tier]]
             *(tier.rows for tier in tiers.values()), *(table.seeds_of for table in tables.values())
         )
         unknown |= named - rows.keys() | set().union(*(tier.tables for tier in tiers.values())) - tables.keys()
-    except (KeyError, TypeError, AttributeError, tomllib.TOMLDecodeError) as error:
+        everything: tuple[Row | Table | Tier, ...] = (*rows.values(), *tables.values(), *tiers.values())
+        wrong = [
+            f"{name} of {entry.name}"
+            for entry in everything
+            for name, kind in get_type_hints(type(entry)).items()
+            if not _fits(getattr(entry, name), kind)
+        ]
+        wrong += [f"rows of {table.name}" for table in tables.values() if not table.rows]
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: an entry is missing, unknown or of the wrong form: {error}") from error
     if unknown:
         raise ValueError(f"{path}: unknown entries {', '.join(sorted(unknown))}")
+    if wrong:
+        raise ValueError(f"{path}: empty or of the wrong type: {', '.join(wrong)}")
+    for tier in tiers.values():
+        for cell in (cell for name in tier.tables for cell in cells_of(tables[name], tier, seeds=1)):
+            try:
+                _ = cell.config
+            except ValueError as error:
+                raise ValueError(f"{path}: {' '.join(cell.words[:3])}: {error}") from error
     return tables, tiers
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type as a field is annotated with, and so is all that it contains."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if kind is Any or origin is UnionType:
+        return kind is Any or any(_fits(value, each) for each in inside)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(each, inside[0]) for each in value)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(_fits(each, inside[1]) for each in value.values())
+    if isinstance(value, bool):  # which is an int to Python
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)

@@ -130,18 +130,19 @@ def open_cache(directory: str | os.PathLike[str], *, verify: bool = False) -> Da
             )
         size, channels = int(index["size"]), int(index["channels"])
         splits = {split: _open_split(directory, split, index["splits"][split], size, channels) for split in SPLITS}
+        pixels = {split: str(index["splits"][split]["sha256"]) for split in SPLITS}
         damaged = index["digest"] != _digest(index)
         dataset = Dataset(str(index["name"]), str(index["digest"]), size, channels, splits)
     except FileNotFoundError as error:
         raise DataError(f"{directory}: expected a data cache, but {error.filename} is missing; {advice}") from error
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ArithmeticError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{directory}: the data cache is damaged ({error}); {advice}") from error
     if damaged:
         raise DataError(f"{directory}: {INDEX} does not agree with its own digest; {advice}")
     for split in SPLITS if verify else ():
-        if _hash_pixels(splits[split].images) != index["splits"][split]["sha256"]:
+        if _hash_pixels(splits[split].images) != pixels[split]:
             raise DataError(f"{directory}: the pixels of {split}.npy do not have their recorded digest; {advice}")
     return dataset
 
@@ -228,10 +229,14 @@ def _write_split(
 
 def _open_split(directory: Path, split: str, entry: Mapping[str, Any], size: int, channels: int) -> ClassImages:
     names, counts = tuple(map(str, entry["names"])), tuple(map(int, entry["counts"]))
-    images = np.load(directory / f"{split}.npy", mmap_mode="r", allow_pickle=False)
     expected = (sum(counts), size, size, channels)
-    if images.dtype != np.uint8 or images.shape != expected or len(names) != len(counts):
-        raise ValueError(f"{split}.npy holds {images.dtype} {images.shape}, {INDEX} says uint8 {expected}")
+    if not names or len(names) != len(set(names)) or len(names) != len(counts) or min(counts) < 1:
+        raise ValueError(f"{INDEX} does not give every class of {split} a name of its own and a number of images")
+    path = directory / f"{split}.npy"
+    with path.open("rb") as file:
+        if file.read(_HEADER_BYTES) != _npy_header(expected):
+            raise ValueError(f"{path.name} does not begin with the header of the uint8 {expected} that {INDEX} says")
+    images = np.memmap(path, np.uint8, "r", offset=_HEADER_BYTES, shape=expected)
     return ClassImages(images, names, tuple(accumulate(counts, initial=0))[:-1], counts)
 
 

@@ -1,13 +1,14 @@
 """Readers of what users have on disk: folders, zips, CSV lists, pickles, HDF5, all turned into class name -> `Images`.
 
-Nothing is unpacked to disk, no pickle may run code, and a file that is not what its name says is named as what it is.
-Read next: `forms.py` (which reader for what).
+Nothing is unpacked to disk, no pickle may run code, no image may start a program, and a file that is not what its name
+says is named as what it is. Read next: `forms.py` (which reader for what).
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import pickle
 import re
 import stat
@@ -21,16 +22,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sharp_maml.base import DataError
 
 MEMBER_BYTES = 1 << 28
 """The largest file in an archive that is taken for an image, 256 MiB: 80 million pixels uncompressed."""
+
+PIXELS = 1 << 25
+"""The most pixels of an image: two threads that each hold one decoded and converted, 8 bytes a pixel, need 512 MiB."""
+
+CODECS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""What Pillow may take an image for. It knows more, among them EPS, for which it starts Ghostscript."""
 
 _THREADS = 2
 _AHEAD = 256  # images decoded at a time: bounds the memory
@@ -67,6 +74,26 @@ class Images:
 
 Classes = dict[str, Images]
 
+_FAULTS = (  # what a damaged file leads to in the libraries that read it
+    OSError,
+    EOFError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
+
 
 class Tree(NamedTuple):
     """The image files below a folder or inside a zip.
@@ -96,8 +123,8 @@ def open_tree(path: Path, stack: ExitStack) -> Tree:
         return Tree(path, _image_names(below), partial(_read_below, path))
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-    except (OSError, zipfile.BadZipFile) as error:
-        raise damaged(path, "a zip archive") from error
+    except _FAULTS as error:
+        raise damaged(path, "a zip archive", detail=str(error)) from error
     for member in archive.infolist():
         parts = PurePosixPath(member.filename.replace("\\", "/")).parts
         outside = ".." in parts or parts[:1] == ("/",) or (parts and parts[0].endswith(":"))
@@ -145,16 +172,22 @@ def decode(data: bytes, where: str, mode: str) -> Image.Image:
         mode: `RGB` or `L`.
 
     Raises:
-        DataError: the bytes are no whole image, or more than 8 bits a channel.
+        DataError: the bytes are no whole image, too many pixels, or more than 8 bits a channel.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=CODECS) as image:
+            if image.width * image.height > PIXELS:
+                raise DataError(
+                    f"{where}: expected at most {PIXELS:,} pixels, found {image.width} x {image.height}; reduce it"
+                )
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{where}: expected 8 bits a channel, found mode {image.mode}; convert the image")
             return image.convert(mode)
     except DataError:
         raise
-    except (OSError, EOFError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        raise damaged(where, "an image", data[:512], f"none of {', '.join(CODECS)}") from error
+    except _FAULTS as error:
         raise damaged(where, "an image", data[:512], str(error)) from error
 
 
@@ -197,7 +230,7 @@ def _read_member(path: Path, archive: zipfile.ZipFile, name: str) -> bytes:
     try:
         with archive.open(name) as file:
             return file.read(archive.getinfo(name).file_size)
-    except (OSError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _FAULTS as error:
         raise damaged(path, f"to read {name}", b"PK", str(error)) from error
 
 
@@ -213,10 +246,10 @@ def read_csv(path: Path, stack: ExitStack) -> Classes:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [(row["filename"], row["label"]) for row in csv.DictReader(file)]
-        if not rows:
-            raise ValueError("no rows")
+        if not rows or any(not name or not label for name, label in rows):
+            raise ValueError("no rows, or one without filename or label")
     except (KeyError, ValueError, csv.Error) as error:
-        raise damaged(path, "a list with the columns filename,label") from error
+        raise damaged(path, "a list with the columns filename,label", detail=str(error)) from error
     present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
     absent = [name for name, _ in rows if name not in present]
     if absent:
@@ -242,7 +275,9 @@ def read_hdf5(path: Path, stack: ExitStack) -> Classes:
     try:
         group = stack.enter_context(h5py.File(path, "r"))["datasets"]
         return {label: _array_images(group[label], range(len(group[label])), path) for label in sorted(group)}
-    except (OSError, KeyError, TypeError) as error:
+    except DataError:
+        raise
+    except _FAULTS as error:
         raise damaged(path, "an HDF5 file with the group `datasets`", detail=str(error)) from error
 
 
@@ -255,7 +290,7 @@ def read_pickle(path: Path, stack: ExitStack) -> Classes:
     expected = "a pickled dictionary with image_data and class_dict, or data and labels"
     try:
         with path.open("rb") as file:
-            pack = _Unpickler(file, encoding="latin1").load()
+            pack = _Unpickler(file).load()
         if "image_data" in pack:
             data, rows = pack["image_data"], {str(label): list(rows) for label, rows in pack["class_dict"].items()}
         else:
@@ -267,16 +302,21 @@ def read_pickle(path: Path, stack: ExitStack) -> Classes:
             raise ValueError("it lists images that it does not hold")
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    except _PICKLE_FAULTS as error:
+    except _FAULTS as error:
         raise damaged(path, expected, detail=f"{type(error).__name__}: {error}") from error
     return {label: _array_images(data, rows[label], path) for label in sorted(rows)}
 
 
 def _array_images(data: Any, rows: Sequence[int], path: Path) -> Images:
     """Rows of an array of RGB images."""
+    if math.prod(shape := getattr(data, "shape", ())[1:]) > 3 * PIXELS:
+        raise DataError(f"{path}: expected images of at most {PIXELS:,} pixels, found {shape}; make them smaller")
 
     def load(row: int) -> Image.Image:
-        image = np.asarray(data[row])
+        try:
+            image = np.asarray(data[row])
+        except _FAULTS as error:
+            raise damaged(path, f"to read image {row}", detail=str(error)) from error
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise DataError(
                 f"{path}: expected uint8 images, height x width x 3, found {image.dtype} {image.shape} at {row}; "
@@ -287,8 +327,20 @@ def _array_images(data: Any, rows: Sequence[int], path: Path) -> Images:
     return Images(rows, load)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Makes numpy arrays and plain containers, and refuses to look up anything else: no code of the file can run."""
+class _Unpickler(pickle._Unpickler):
+    """Makes numpy arrays and plain containers, and refuses to look up anything else: no code of the file can run.
+
+    It is pickle's unpickler in Python, and so is slow for small objects only. The one in C clears memory for as many
+    objects as a file of ten bytes says that it has, and gives a forged state to whatever object the file names.
+    """
+
+    stack: list[Any]  # these three are pickle's own
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")
 
     def find_class(self, module: str, name: str) -> Any:
         module = re.sub(r"^numpy\._?core\.", "numpy.core.", module)
@@ -299,17 +351,56 @@ class _Unpickler(pickle.Unpickler):
             )
         return _ALLOWED[module, name]
 
+    def _build(self) -> None:
+        state, made = self.stack.pop(), self.stack[-1]
+        if not isinstance(made, (_Array, _Type)):
+            raise pickle.UnpicklingError(f"a state for {type(made).__name__}, which has none")
+        made.__setstate__(state)
 
-def _dtype(code: str, align: object, copy: object) -> np.dtype[Any]:
-    """A type of plain numbers: a forged structure or object type could point anywhere in memory.
+    def _bytearray(self) -> None:
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
 
-    It is a copy in any case, as the state that follows is written into it, and made without the old form of `align`.
-    """
-    del align, copy
-    kind = np.dtype(code, copy=True)
-    if kind.kind not in "biuf":
-        raise DataError(f"this pickle holds an array of type {kind}; only plain numbers are read")
-    return kind
+    dispatch[pickle.BUILD[0]] = _build
+    dispatch[pickle.BYTEARRAY8[0]] = _bytearray
+
+
+class _Type:
+    """A type of plain numbers: a forged structure or object type could point anywhere in memory."""
+
+    def __init__(self, code: str, *of_structures: object) -> None:
+        del of_structures  # alignment, and whether it is a copy
+        self.dtype = np.dtype(code)
+        if self.dtype.kind not in "biuf":
+            raise DataError(f"this pickle holds an array of type {self.dtype}; only plain numbers are read")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if any(of_structures is not None for of_structures in state[2:5]):
+            raise ValueError("the type of an array of plain numbers has the state of another one")
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array(NDArray[Any]):
+    """An array that is made empty and then filled, once."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, is_fortran, content = state
+        if self.size:
+            raise ValueError("an array is filled twice")
+        content = content if isinstance(content, bytes) else content.encode("latin1")  # text in Python 2's pickles
+        super().__setstate__((1, shape, kind.dtype, is_fortran, content))
+
+
+def _empty(*of_no_account: object) -> _Array:
+    del of_no_account
+    return np.empty(0, np.uint8).view(_Array)
+
+
+def _from_buffer(content: bytes, kind: _Type, shape: tuple[int, ...], order: Any) -> NDArray[Any]:
+    return np.frombuffer(content, kind.dtype).reshape(shape, order=order)
+
+
+def _scalar(kind: _Type, content: bytes | str) -> Any:
+    return np.frombuffer(content if isinstance(content, bytes) else content.encode("latin1"), kind.dtype)[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -318,23 +409,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-_PICKLE_FAULTS = (  # whatever a damaged stream of opcodes can lead to
-    pickle.UnpicklingError,
-    EOFError,
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
-_PLAIN = np.zeros(1, np.uint8)
 _ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _PLAIN.__reduce__()[0],
-    ("numpy.core.numeric", "_frombuffer"): _PLAIN.__reduce_ex__(5)[0],
-    ("numpy.core.multiarray", "scalar"): _PLAIN[0].__reduce__()[0],
+    ("numpy", "ndarray"): "the kind of array that _empty makes in any case",
+    ("numpy", "dtype"): _Type,
+    ("numpy.core.multiarray", "_reconstruct"): _empty,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy.core.multiarray", "scalar"): _scalar,
     ("_codecs", "encode"): _encode,
 }

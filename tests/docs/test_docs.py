@@ -22,7 +22,10 @@ PAGE = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
 TUTORIAL = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S))
 (FIVE_LINES,) = re.findall(r"^```py\n(.*?)^```", PAGE, re.M | re.S)
 RECORDS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "docs/theory/records").glob("*.json")}
-PAGES = [*(ROOT / "docs").glob("*.md"), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+PAGES = [
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+]
 
 
 @pytest.mark.parametrize("seed", [0, 1])

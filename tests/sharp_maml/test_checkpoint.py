@@ -154,6 +154,22 @@ def test_a_single_flipped_bit_is_noticed(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
+def test_a_changed_number_of_the_metadata_is_noticed_and_earlier_checkpoints_have_no_digest_of_it(
+    tmp_path: Path,
+) -> None:
+    path = saved(tmp_path)
+    data = path.read_bytes()
+    assert data.count(b'step\\": 3') == 1
+    path.write_bytes(data.replace(b'step\\": 3', b'step\\": 7'))
+    with pytest.raises(CheckpointError, match="metadata that differ from those written"):
+        load_checkpoint(path)
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()["sharp_maml"])
+    del metadata["metadata_digest"]
+    path.write_bytes(save(tensors(), {"sharp_maml": json.dumps(metadata)}))
+    assert load_checkpoint(path).metadata["step"] == 7
+
+
 HOSTILE = {
     "html": b"<html>not found</html>" * 20,
     "git lfs pointer": b"version https://git-lfs.github.com/spec/v1\n" * 3,
@@ -216,6 +232,7 @@ def test_a_checkpoint_of_schema_1_can_be_read_but_not_gone_on_with(tmp_path: Pat
     path = saved(tmp_path)
     with safe_open(path, "pt") as file:
         header = json.loads(file.metadata()["sharp_maml"])
+    del header["metadata_digest"]
     save_file(tensors(), path, {"sharp_maml": json.dumps({**header, "schema": 1})})
     assert load_checkpoint(path).metadata["schema"] == 1
     with pytest.raises(CheckpointError, match=r"expected schema 2 to go on from, found schema 1.*finish the run with"):
