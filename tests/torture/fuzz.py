@@ -149,7 +149,7 @@ def page(record: dict[str, Any]) -> str:
         "not damaged where it matters, or is now another valid one. What was found on the way stays as tests: "
         "`tests/torture/test_torture.py`. [Record](reliability.json). Rerun: `make torture`.",
         "",
-        "What a process opens, writes and starts: [SECURITY.md](../SECURITY.md).",
+        "What a process opens, writes and starts is in the repository's `SECURITY.md`.",
     ]
     return "\n".join([*lines, ""])
 
