@@ -160,7 +160,7 @@ def test_the_table_is_made_where_there_is_no_network(tmp_path):
             for where in ([], alone)
         )
     assert (outside, inside) == (0, 1)
-    command = [sys.executable, "-m", "reproductions.table1", "--tier", "smoke", "--rows", "maml", "--allow-dirty"]
+    command = [sys.executable, "-m", "reproductions.tables", "--tier", "smoke", "--rows", "maml", "--allow-dirty"]
     done = subprocess.run(
         [*alone, *command, "--jobs", "1", "--results", str(tmp_path)],
         cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,

@@ -19,12 +19,12 @@ import h5py
 import numpy as np
 import torch
 from PIL import Image
-from reproductions.specification import HERE, load
 
+from reproductions.tables.specification import SPECIFICATION, load
 from sharp_maml import Config, Record, interval_over_episodes, open_cache, read_records, write_cache, write_record
 from sharp_maml.base import DataError
 from sharp_maml.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from sharp_maml.data.formats import FORMS, decode
+from sharp_maml.data.formats import Classes, decode, read_csv, read_folders, read_hdf5, read_pickle
 from sharp_maml.records import RecordError
 from tests.torture import mutations
 
@@ -140,7 +140,7 @@ def _read_csv(path: Path) -> object:
         images.mkdir()
         for i in range(6):
             (images / f"{i}.png").write_bytes(_image("png"))
-    return _read_form("csv", path)
+    return _read_split(read_csv, path)
 
 
 @cache
@@ -182,11 +182,10 @@ def _hdf5() -> bytes:
     return _written("x.hdf5", write)
 
 
-def _read_form(kind: str, path: Path) -> object:
-    """All images of one of the forms in which data lie on disk, one after the other."""
-    (form,) = (form for form in FORMS if form.kind == kind)
+def _read_split(read: Callable[[Path, ExitStack], Classes], path: Path) -> object:
+    """All images of a split by its reader, one after the other."""
     with ExitStack() as stack:
-        for images in form.read(path, stack).values():
+        for images in read(path, stack).values():
             for key in images.keys:
                 np.asarray(images.load(key).resize((8, 8)))
     return None
@@ -220,7 +219,7 @@ KINDS: dict[str, Kind] = {
         lambda choose, files: files | {"override": mutations.lines_damaged(choose, files["override"])}, _read_override,
     ),
     "table": _one_file(
-        "the table's specification, TOML", ValueError, "table1.toml", lambda: [(HERE / "table1.toml").read_bytes()],
+        "the table's specification, TOML", ValueError, "tables.toml", lambda: [SPECIFICATION.read_bytes()],
         mutations.lines_damaged, load,
     ),
     "record": _one_file(
@@ -235,15 +234,16 @@ KINDS: dict[str, Kind] = {
         "a list of images, CSV", DataError, "train.csv", lambda: [_csv()], mutations.lines_damaged, _read_csv
     ),
     "zip": _one_file(
-        "a zip of class folders", DataError, "train.zip", _zips, mutations.zip_damaged, partial(_read_form, "zips")
+        "a zip of class folders", DataError, "train.zip", _zips, mutations.zip_damaged,
+        partial(_read_split, read_folders),
     ),
     "pickle": _one_file(
         "miniImageNet, pickled", DataError, "train.pkl", _pickles, mutations.pickle_damaged,
-        partial(_read_form, "pickles"),
+        partial(_read_split, read_pickle),
     ),
     "hdf5": _one_file(
         "miniImageNet, HDF5", DataError, "train_data.hdf5", lambda: [_hdf5()], mutations.bytes_damaged,
-        partial(_read_form, "hdf5"),
+        partial(_read_split, read_hdf5),
     ),
     "image": _one_file(
         "an image", DataError, "x.png", _images, mutations.image_damaged,

@@ -24,7 +24,7 @@ from tests.torture.kinds import KINDS, Files, Kind
 
 ROOT = Path(__file__).parents[2]
 SPECIMENS = {kind: KINDS[kind].specimens() for kind in KINDS}
-TABLE = SPECIMENS["table"][0]["table1.toml"]
+TABLE = SPECIMENS["table"][0]["tables.toml"]
 CACHE = SPECIMENS["cache"][0]
 PNG = SPECIMENS["image"][0]["x.png"]
 
@@ -100,10 +100,10 @@ NESTED = b"[" * 3000
 FOUND = {
     "arrays in arrays": ("config", {"config.toml": b"seed = " + NESTED}),
     "a number that no float can hold": ("config", {"config.toml": b"alpha_low = 1" + b"0" * 400}),
-    "bytes that are no text": ("table", {"table1.toml": b"\xff"}),
-    "an unknown setting of a tier": ("table", changed("table", "table1.toml", b"queries = ", b"querys = ")),
-    "a text for a number": ("table", changed("table", "table1.toml", b"seeds = 1", b'seeds = "1"')),
-    "a table without rows": ("table", {"table1.toml": re.sub(rb"(?m)^rows = \[[^]]*\]", b"rows = []", TABLE)}),
+    "bytes that are no text": ("table", {"tables.toml": b"\xff"}),
+    "an unknown setting of a tier": ("table", changed("table", "tables.toml", b"queries = ", b"querys = ")),
+    "a text for a number": ("table", changed("table", "tables.toml", b"seeds = 1", b'seeds = "1"')),
+    "a table without rows": ("table", {"tables.toml": re.sub(rb"(?m)^rows = \[[^]]*\]", b"rows = []", TABLE)}),
     "a time of no number": ("record", changed("record", "record.json", b"12.5", b"NaN")),
     "an infinite number deep inside": ("record", changed("record", "record.json", b'"loss": 1.5', b'"loss": 1e999')),
     "too many queries for a float": ("record", record(protocol={"ways": 10**400})),

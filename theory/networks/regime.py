@@ -51,12 +51,12 @@ from sharp_maml import (
     Model,
     Params,
     Protocol,
-    conv4,
     episode,
     interval_over_seeds,
     keep_freed_memory,
     load_checkpoint,
     meta_gradient,
+    network,
     norm,
     open_dataset,
     provenance,
@@ -130,13 +130,7 @@ class Network:
         if dataset.digest != self.checkpoint.metadata["data"]["digest"]:
             raise ValueError(f"{path} was trained on other data than {data}: name those that it was trained on")
         # `elementary`: a Hessian of the meta-loss is a third derivative
-        self.model: Model = conv4(
-            ways=config.ways,
-            filters=config.filters,
-            image_size=config.image_size,
-            channels=dataset.channels,
-            batch_norm_form="elementary",
-        )
+        self.model: Model = network(config, channels=dataset.channels, form="elementary")
         start = self.model.init(torch.Generator().manual_seed(config.seed))
         self.states = {
             INITIAL: {name: value.double() for name, value in start.items()},
