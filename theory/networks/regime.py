@@ -56,11 +56,13 @@ from sharp_maml import (
     keep_freed_memory,
     load_checkpoint,
     meta_gradient,
-    network,
     norm,
     open_dataset,
     provenance,
     trained_params,
+)
+from sharp_maml import (
+    network as network_of,
 )
 from synthetic import Constants
 from theory.check.sources import sources
@@ -130,7 +132,7 @@ class Network:
         if dataset.digest != self.checkpoint.metadata["data"]["digest"]:
             raise ValueError(f"{path} was trained on other data than {data}: name those that it was trained on")
         # `elementary`: a Hessian of the meta-loss is a third derivative
-        self.model: Model = network(config, channels=dataset.channels, form="elementary")
+        self.model: Model = network_of(config, channels=dataset.channels, form="elementary")
         start = self.model.init(torch.Generator().manual_seed(config.seed))
         self.states = {
             INITIAL: {name: value.double() for name, value in start.items()},
