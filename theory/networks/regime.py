@@ -300,6 +300,7 @@ def table(record: Mapping[str, Any]) -> str:
     first, second = (" ".join(part.split()) for part in (__doc__ or "").split("\n\n")[1:3])
     settings = record["settings"]
     by_group = groups(record)
+    changed = sorted({module for module, _ in sources("theory.networks.local").items() ^ record["sources"].items()})
     lines = [
         "# The regime of trained networks",
         "",
@@ -309,6 +310,11 @@ def table(record: Mapping[str, Any]) -> str:
         "",
         f"{settings['meta_batches']} meta-batches, {settings['samples']} samples of every task; {commit_of(record)}. "
         "Intervals are Student's, 95 per cent, over meta-batches or over the first task of each.",
+        *(
+            ["", f"**Measured by earlier code**: {', '.join(changed)} changed since; `make regime` measures anew."]
+            if changed
+            else []
+        ),
         "",
         "## What holds, and by what factor it does not",
         "",
