@@ -342,6 +342,7 @@ def test_a_clean_checkout_is_its_commit(checkout: Path) -> None:
     ],
 )
 def test_only_a_change_outside_the_results_makes_a_commit_dirty(checkout: Path, changed_file: str, dirty: bool) -> None:
+    (checkout / changed_file).parent.mkdir(exist_ok=True)
     (checkout / changed_file).write_text("two\n")
     assert records._commit(checkout / "sharp_maml" / "code.py")[1] is dirty
 

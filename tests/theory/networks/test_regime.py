@@ -18,6 +18,7 @@ from theory.networks import regime
 from theory.networks.local import sample
 from theory.networks.regime import Network, Settings, main, ratios, table
 
+RECORD = {"settings": {"meta_batches": 2, "samples": 8}, "commit": "c", "dirty": False, "sources": {}}
 SMALL = Settings(meta_batches=1, samples=4)
 
 
@@ -135,7 +136,7 @@ def test_a_step_that_is_too_long_is_bounded_at_the_longest_that_is_allowed() -> 
 def test_formulas_of_one_inner_step_say_nothing_of_several() -> None:
     several = ratios({**FOUND, "config": {**FOUND["config"], "steps": 5}})
     assert [name for name, value in several.items() if value is None] == ["smoothness", "bias", "informative", "bound"]
-    page = table({"settings": {"meta_batches": 2, "samples": 8}, "commit": "c", "dirty": False, "networks": [
+    page = table({**RECORD, "networks": [
         {**FOUND, "config": {**FOUND["config"], "steps": 5}}]})  # fmt: skip
     assert page.count("| unknown |") == 4
 
@@ -144,7 +145,7 @@ def test_of_a_gradient_whose_square_is_estimated_as_negative_no_share_is_given()
     batches = [{**batch, "slope^2": -0.1} for batch in FOUND["meta_batches"]]
     found = ratios({**FOUND, "meta_batches": batches})
     assert [name for name, value in found.items() if value is None] == ["informative", "bound"]
-    page = table({"settings": {"meta_batches": 2, "samples": 8}, "commit": "c", "dirty": False, "networks": [
+    page = table({**RECORD, "networks": [
         {**FOUND, "meta_batches": batches}]})  # fmt: skip
     assert page.count("| unknown |") == 3
 
