@@ -84,9 +84,8 @@ def execute(path: Path, results: Path | None = None) -> Any:
         CellExecutionError: A cell failed, for instance because a record is missing.
     """
     notebook = nbformat.read(path, as_version=4)
-    processor = ExecutePreprocessor(
-        nb=notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
-    )
+    processor = ExecutePreprocessor(timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(HERE)}})
+    processor.nb = notebook
     processor.execute(env={**os.environ, "RESULTS": "" if results is None else str(results.resolve())})
     return notebook
 
