@@ -80,8 +80,7 @@ def identify(where: Path, counts: Counts) -> str:
     for known in KNOWN:
         if known.resembles(counts):
             return known.verify(where, counts)
-    labels = [label for classes in counts.values() for label in classes]
-    if shared := sorted(label for label in set(labels) if labels.count(label) > 1):
+    if shared := miniimagenet.in_several(counts.values()):
         raise DataError(
             f"{where}: expected distinct classes in the splits, found {shared[0]} in more than one (of "
             f"{len(shared)} such); keep each class in one split only"

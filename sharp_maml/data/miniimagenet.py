@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +64,11 @@ def is_wordnet_id(name: str) -> bool:
     return re.fullmatch(r"n\d{8}", name) is not None
 
 
+def in_several(splits: Iterable[Iterable[str]]) -> list[str]:
+    """The class names that more than one split has, in alphabetical order."""
+    return sorted(name for name, times in Counter(chain.from_iterable(splits)).items() if times > 1)
+
+
 def resembles(classes: Iterable[Iterable[str]]) -> bool:
     """Whether splits are near enough to miniImageNet to be taken for it.
 
@@ -101,9 +107,7 @@ def verify(where: Path | str, counts: Mapping[str, Mapping[str, int]]) -> str:
 def _first_fault(counts: Mapping[str, Mapping[str, int]], specification: Specification) -> str | None:
     expected, images = specification
     found = {split: {name for name in classes if is_wordnet_id(name)} for split, classes in counts.items()}
-    shared = sorted(
-        name for name, times in Counter(name for names in found.values() for name in names).items() if times > 1
-    )
+    shared = in_several(found.values())
     every = set().union(*expected.values())
     if len(counts["train"]) == len(every) or (shared and all(set(shared) == names for names in found.values())):
         return LOOK_ALIKE

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sharp_maml.base import DataError
-from sharp_maml.data.miniimagenet import is_wordnet_id
+from sharp_maml.data.miniimagenet import in_several, is_wordnet_id
 
 SPECIFICATION: Mapping[str, tuple[int, int]] = {
     "train": (351, 448_695),
@@ -47,8 +47,7 @@ def verify(where: Path, counts: Mapping[str, Mapping[str, int]]) -> str:
     Raises:
         DataError: the numbers are others, or a class is in two splits.
     """
-    classes = [name for names in counts.values() for name in names]
-    shared = sorted({name for name in classes if classes.count(name) > 1})
+    shared = in_several(counts.values())
     if shared or not resembles(counts):
         wrong = (
             f"{len(shared)} classes are in more than one split, e.g. {shared[0]}" if shared else "the numbers differ"
