@@ -1,13 +1,19 @@
-"""What the studies share: where records and figures lie, reading and rounding a record, filling a page, the console."""
+"""What the studies share: where records and figures lie, reading and writing them, filling a page, the console."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+from sharp_maml import write_atomically
+
+if TYPE_CHECKING:  # cells import this module, and need no figures
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "records"
@@ -39,6 +45,17 @@ def read_study(path: Path, made_by: str) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} is missing; make it with: {made_by}")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
+
+
+def write_study(record: Mapping[str, Any], path: Path) -> None:
+    """Write the record of a study so that the path holds the old one or the new one, whole."""
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a figure, in a folder that is made for it, without the version of what drew it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def rounded(values: Any, digits: int) -> Any:

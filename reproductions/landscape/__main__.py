@@ -7,7 +7,6 @@ the tracked record alone. Read next: `measure.py`.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from reproductions.landscape.measure import SMOKE, Settings, measure_all
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.specification import Table, Tier, cells_of, load
-from sharp_maml import provenance, write_atomically
+from sharp_maml import provenance
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,10 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             record = _measured(table, tier, options, console)
             path = options.results / "landscape" / f"{tier.name}.json"
-            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            study.write_study(record, path)
             figure = path.with_suffix(".png")
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        landscapes(record).savefig(figure, dpi=150, metadata={"Software": None})
+        study.save_figure(landscapes(record), figure)
         console.print(decisions(record))
         console.print(f"record: {path}, figure: {figure}")
     except KeyboardInterrupt:

@@ -45,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not found:
             raise ValueError(f"tier {options.tier} has no network with both accuracies and measures of its landscape")
         path = (study.FIGURES if options.results is None else options.results / "landscape") / "flatness.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figures.accuracy_beside_sharpness(found, measured["labels"]).savefig(path, dpi=150, metadata={"Software": None})
+        study.save_figure(figures.accuracy_beside_sharpness(found, measured["labels"]), path)
         for name, title in MEASURES.items():
             r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])
             console.print(f"accuracy against {title}: rank correlation {r:.2f}, {r.n} networks")

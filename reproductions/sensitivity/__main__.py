@@ -7,7 +7,6 @@ draws from the tracked record alone. Read next: `measure.py`.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.lines import printed_gain
 from reproductions.tables.specification import Table, Tier, cells_of, load
-from sharp_maml import keep_freed_memory, provenance, write_atomically
+from sharp_maml import keep_freed_memory, provenance
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,10 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             record = _judged(table, tier, options, console)
             path = options.results / "sensitivity" / f"{tier.name}.json"
-            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            study.write_study(record, path)
             figure = path.with_suffix(".png")
-        figure.parent.mkdir(parents=True, exist_ok=True)
-        drawn(record).savefig(figure, dpi=150, metadata={"Software": None})
+        study.save_figure(drawn(record), figure)
         for name, estimate in shifts(record["accuracies"]).items():
             console.print(f"{name}: {estimate:+.2f}", highlight=False)
         console.print(f"record: {path}, figure: {figure}")

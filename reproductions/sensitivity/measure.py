@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from reproductions.study import RECORDS, read_study
+from reproductions.study import RECORDS, read_study, write_study
 from reproductions.tables.specification import MODE, Cell
-from sharp_maml import Dataset, Estimate, interval_over_seeds, load_checkpoint, open_dataset, write_atomically
+from sharp_maml import Dataset, Estimate, interval_over_seeds, load_checkpoint, open_dataset
 from sharp_maml.evaluate import evaluate
 
 TRACKED = RECORDS / "sensitivity"
@@ -84,5 +84,5 @@ def judge(cell: Cell, data: Path, results: Path, console: Console) -> dict[str, 
             found[name] = measure(cell, dataset, results, choice)
             console.print(f"{cell.row.name}, seed {cell.seed}, {name}: {found[name]:.2f} %", highlight=False)
             content = {"config_digest": cell.config.digest, "accuracies": found}
-            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+            write_study(content, path)
     return {name: found[name] for name in CHOICES}

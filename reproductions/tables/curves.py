@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import seaborn as sns
 
+from reproductions.study import save_figure
 from reproductions.tables.specification import Row
 from sharp_maml import Estimate, Record, interval_over_seeds
 
@@ -51,5 +52,5 @@ def draw(title: str, rows: Sequence[Row], records: Sequence[Record], path: Path)
     axes.set(xlabel="meta-iteration", ylabel="accuracy on the validation classes, %", title=title)
     if shown:
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    save_figure(figure, path)
     plt.close(figure)
