@@ -28,7 +28,7 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_tutorial_runs_and_learns(seed, capsys):
     code = TUTORIAL.replace("manual_seed(0)", f"manual_seed({seed})")
     assert seed == 0 or code != TUTORIAL
@@ -43,7 +43,9 @@ def test_the_tutorial_learns_nothing_where_it_does_not_train():
     """The control: what the test above asserts does not come from the inner steps alone."""
     names = {}
     torch.manual_seed(0)
-    exec(TUTORIAL.replace("optimizer.step()", "pass"), names)
+    code = TUTORIAL.replace("optimizer.step()", "pass").replace("for step in range(100)", "for step in range(2)")
+    assert code.count("pass") == code.count("range(2)") == 1
+    exec(code, names)
     assert names["after"] == names["before"]
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
 from theory.__main__ import SEED
 from theory.check.budgets import TEST
 from theory.check.claim import registry
-from theory.check.figures import draw
 from theory.check.report import report
 from theory.check.verdicts import judge
 
@@ -28,10 +26,9 @@ def verdicts(request: pytest.FixtureRequest):
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_the_claim_comes_out_as_expected_and_its_controls_do_not(name: str, verdicts, tmp_path: Path) -> None:
+def test_the_claim_comes_out_as_expected_and_its_controls_do_not(name: str, verdicts) -> None:
     verdict = verdicts[name]
     assert verdict.passed, {control or "claim": outcome for control, outcome in verdict.outcomes.items()}
     assert verdict.evidence[""].curves, "a claim has a figure"
-    assert draw(verdict, tmp_path).stat().st_size > 10_000
     text = report([verdict])
     assert all(" ".join(paragraph.split())[1:] in text for paragraph in verdict.claim.text.values())

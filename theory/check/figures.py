@@ -16,6 +16,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from theory.check.claim import Curve, Item, Rule, Verdict
 
@@ -36,11 +37,9 @@ def draw(verdict: Verdict, directory: Path) -> Path:
         The path of the PNG file.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    rows = list(_rows(verdict))
+    rows, layout = list(_rows(verdict)), ConstrainedLayoutEngine()
     with sns.axes_style("ticks"), matplotlib.rc_context({"font.size": 9, "legend.fontsize": 7.5}):
-        figure = Figure(
-            figsize=(11, max(3.6, 1.2 + (0.26 if len(rows) < 25 else 0.19) * len(rows))), layout="constrained"
-        )
+        figure = Figure(figsize=(11, max(3.6, 1.2 + (0.26 if len(rows) < 25 else 0.19) * len(rows))), layout=layout)
         left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
         _curves(left, verdict)
         handles, labels = left.get_legend_handles_labels()
@@ -48,8 +47,8 @@ def draw(verdict: Verdict, directory: Path) -> Path:
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
         _decisions(right, verdict.claim.rule, rows)
         figure.suptitle(f"{verdict.claim.id}: {verdict.outcome} ({verdict.claim.evidence})", fontsize=10)
-        figure.draw_without_rendering()  # the layout is settled once for both files
-        figure.set_layout_engine("none")
+        layout.execute(figure)  # once, for both files
+        figure.set_layout_engine(None)
         path = directory / f"{verdict.claim.id}.png"
         figure.savefig(path, dpi=150, metadata={"Software": None})
         figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
