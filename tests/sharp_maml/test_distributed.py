@@ -288,6 +288,7 @@ def test_a_process_that_is_killed_is_missed_in_one_line_and_the_state_is_kept(to
     assert load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"] >= 3
 
 
+@pytest.mark.slow
 def test_of_processes_that_fail_the_first_says_why(tmp_path, capfd):
     code = "from sharp_maml.distributed import speaks; print('why', speaks()); raise SystemExit(2)"
     assert distributed.run_in_processes(3, [sys.executable, "-c", code]) == 2

@@ -383,6 +383,7 @@ def test_a_library_is_compiled_once_and_again_where_it_is_damaged_or_of_another_
     assert len(list(directory.iterdir())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native")
 def test_two_processes_may_compile_at_once(tmp_path: Path) -> None:
     program = """

@@ -149,10 +149,10 @@ def test_the_error_of_a_measurement_comes_through() -> None:
 
 def test_progress_is_told_in_order_and_what_took_longest_comes_first(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(verdicts, "TRACKED", tmp_path)
-    for name, seconds in {"generalization_kl": 1.0, "rate_worst_case": 2.0}.items():
+    for name, seconds in {"generalization_kl": 1.0, "lemma_literal": 2.0}.items():
         verdicts.write_json(tmp_path / f"records/{name}.json", {"units": {"claim": {"seconds": seconds}}})
     told: list[tuple[str, str]] = []
-    names = ["generalization_kl", "rate_worst_case", "generalization_ball"]
+    names = ["generalization_kl", "lemma_literal", "generalization_ball"]
     verdicts.judge(
         names, SMOKE, 0, jobs=1,
         started=lambda unit: told.append(("started", str(unit))),
@@ -160,7 +160,7 @@ def test_progress_is_told_in_order_and_what_took_longest_comes_first(tmp_path, m
     )  # fmt: skip
     assert told[0::2] == [("started", unit) for _, unit in told[1::2]]
     began = [unit for event, unit in told if event == "started" and unit.endswith(": claim")]
-    assert began == [f"{name}: claim" for name in ("generalization_ball", "rate_worst_case", "generalization_kl")]
+    assert began == [f"{name}: claim" for name in ("generalization_ball", "lemma_literal", "generalization_kl")]
     assert len(told) == 2 * sum(1 + len(registry()[name].controls) for name in names)
 
 

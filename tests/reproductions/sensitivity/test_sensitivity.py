@@ -32,6 +32,7 @@ def command(results, *options):
     return main(["--tier", "smoke", "--results", str(results), *options])
 
 
+@pytest.mark.slow
 def test_each_choice_is_that_evaluation_and_the_reference_is_the_record(trained, monkeypatch, capsys):
     results, cell, data = trained
     few = {

@@ -198,6 +198,7 @@ def start(place: Path, deed: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-c", SCRIPT, str(place), deed], cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_start_at_once_one_builds_and_both_succeed(tmp_path: Path) -> None:
     processes = [start(tmp_path / "c", "build") for _ in range(2)]
     assert [process.wait(120) for process in processes] == [0, 0]

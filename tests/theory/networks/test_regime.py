@@ -150,6 +150,7 @@ def test_of_a_gradient_whose_square_is_estimated_as_negative_no_share_is_given()
     assert page.count("| unknown |") == 3
 
 
+@pytest.mark.slow
 def test_the_command_writes_record_figure_and_page_and_measures_nothing_twice(run, tmp_path, capsys, monkeypatch):
     path, data = run
     arguments = [str(path), "--data", str(data), "--meta-batches", "1", "--samples", "4", "--output", str(tmp_path)]
