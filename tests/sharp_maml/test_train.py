@@ -259,8 +259,8 @@ def test_an_update_that_overflows_stops_the_run_and_leaves_the_earlier_checkpoin
         "step",
         lambda self: [p.data.add_(p.grad, alpha=-1e30) for p in self.param_groups[0]["params"] if p.grad.max() == 1e12],
     )
+    config = tiny_config(optimizer="sgd", checkpoint_every=2, beta_up=1e-9)
     with pytest.raises(NonFiniteError, match="step 5: the parameters are not finite after the update"):
-        config = tiny_config(optimizer="sgd", checkpoint_every=2, beta_up=1e-9)
         train(config, dataset, tmp_path / "run", build=from_step(4, growing))
     saved = load_checkpoint(tmp_path / "run/last.safetensors")
     assert saved.metadata["progress"]["step"] == 4
