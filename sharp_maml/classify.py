@@ -77,7 +77,8 @@ def classify(
 
     Raises:
         CheckpointError: The checkpoint is not one of the trainer.
-        ValueError: The number of classes is another one, or a setting has no meaning for the method.
+        ValueError: The number of classes is another one, images have another shape, or a setting has no meaning for
+            the method.
     """
     config = Config.from_mapping(entry(checkpoint, "config"))
     if len(support) != config.ways:
@@ -85,12 +86,19 @@ def classify(
             f"the network tells {config.ways} classes apart, the labelled images have {len(support)} "
             f"({', '.join(support)}): give it {config.ways}, or train one with ways={len(support)}"
         )
+    pixels = pixels_of(checkpoint)
+    for name, images in [*support.items(), ("queries", queries)]:
+        if images.shape[1:] != (pixels.size, pixels.size, pixels.channels) or not len(images):
+            raise ValueError(
+                f"{name}: expected one image or more of {pixels.size} x {pixels.size} pixels and {pixels.channels} "
+                f"channels, got shape {images.shape}: read them as pixels_of(checkpoint) says"
+            )
     if test_steps is not None:
         if config.method != "sharp-maml":
             raise ValueError(f"test_steps has no meaning for method = {config.method!r}, which does not adapt")
         config = replace(config, test_steps=test_steps)
     config = replace(config, device=device or config.device, compile=False)
-    experiment = build(config, channels=pixels_of(checkpoint).channels)
+    experiment = build(config, channels=pixels.channels)
     params = trained_params(checkpoint, experiment.init(config.seed))
     dtype = getattr(torch, config.dtype)
     targets = torch.arange(len(support)).repeat_interleave(torch.tensor([len(images) for images in support.values()]))
