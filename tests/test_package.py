@@ -77,6 +77,7 @@ def test_the_wheel_installs_into_an_empty_place_and_runs_from_there(wheel, tmp_p
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import sharp_maml, sharp_maml_command\n"
+        "import sharp_maml.train, sharp_maml.evaluate, sharp_maml.classify\n"
         "print(sharp_maml.__file__); print(sorted(set(sharp_maml.__all__) - set(dir(sharp_maml))))"
     )
     done = subprocess.run(
