@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from typer.main import get_command
@@ -217,16 +217,15 @@ def adapt(
     found = classify(trained, labelled, images, batch_norm=batch_norm, test_steps=test_steps, device=device)
     if output:
         save_adapted(output, found, trained)
-    best = [(found.classes[i], float(row[i])) for row in found.probabilities for i in [int(row.argmax())]]
+    answers: list[dict[str, Any]] = []
+    for name, row in zip(names, found.probabilities, strict=True):
+        of_classes = dict(zip(found.classes, row.tolist(), strict=True))
+        best = max(of_classes, key=of_classes.__getitem__)
+        answers.append({"file": name, "class": best, "probability": of_classes[best], "probabilities": of_classes})
     if as_json:
-        each = [dict(zip(found.classes, map(float, row), strict=True)) for row in found.probabilities]
-        answers = [
-            {"file": name, "class": label, "probability": probability, "probabilities": of_classes}
-            for name, (label, probability), of_classes in zip(names, best, each, strict=True)
-        ]
         print(json.dumps({"classes": found.classes, "predictions": answers}))
         return
-    rows = [(name, label, f"{probability:.3f}") for name, (label, probability) in zip(names, best, strict=True)]
+    rows = [(each["file"], each["class"], f"{each['probability']:.3f}") for each in answers]
     print(columns([("file", "class", "probability"), *rows]))
 
 
@@ -242,7 +241,7 @@ def data(
 ) -> None:
     """Verify a directory of images, and say what it is.
 
-    Every image is decoded, into the cache that training uses.
+    Every image is decoded into the cache that training uses; one that is there already is compared with its digest.
     """
     from sharp_maml.data import contact_sheet, form_of, open_dataset
 
