@@ -77,7 +77,7 @@ calibration: $(VENV)/dev  ## how often the claims' rules err, under planted trut
 
 regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains what is missing of the demo tier, measures: SEEDS=n RESULTS=dir
 	$(RUN) -m reproductions.tables --rows maml both --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
-	$(RUN) -m sharp_maml.train theory/networks/regime.toml data=$(or $(RESULTS),results)/data/synthetic-images-16-100 \
+	$(RUN) -m sharp_maml train theory/networks/regime.toml data=$(or $(RESULTS),results)/data/synthetic-images-16-100 \
 	  --directory $(or $(RESULTS),results)/demo/maml-sgd/seed0
 	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.regime $(foreach row,maml both maml-sgd,$(or $(RESULTS),results)/demo/$(row)/seed*/best.safetensors) \
 	  --data $(or $(RESULTS),results)/data/synthetic-images-16-100 --output $(or $(RESULTS),results)/theory

@@ -14,12 +14,11 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -82,9 +81,12 @@ def plain_build(config: Config, *, order: int, **options: Any) -> Experiment:
 def run_cell(side: str, config: Config, data: Path, directory: Path, episodes: int) -> None:
     """Train one network, or go on, and write how many queries of each validation episode it gets right."""
     dataset = open_dataset(data, size=config.image_size)
-    builds = {"ours": build, "plain": partial(plain_build, order=1), "reversed": partial(plain_build, order=-1)}
-    with patch("sharp_maml.train.build", builds[side]):
-        state = train(config, dataset, directory)
+    builds: dict[str, Callable[..., Experiment]] = {
+        "ours": build,
+        "plain": partial(plain_build, order=1),
+        "reversed": partial(plain_build, order=-1),
+    }
+    state = train(config, dataset, directory, build=builds[side])
     experiment = build(config, channels=dataset.channels)
     last = load_checkpoint(directory / "last.safetensors", config_digest=config.digest)
     params = trained_params(last, experiment.init(config.seed))

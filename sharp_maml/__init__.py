@@ -1,8 +1,8 @@
 """Sharp-MAML: sharpness-aware model-agnostic meta-learning as pure functions of parameters.
 
-This file is the public API, together with the two commands `sharp_maml.train` and `sharp_maml.evaluate`, whose modules
-hold the functions of the same names. To read the package in order: `base.py`, `ascent/gradient.py`,
-`meta.py`, `models/conv4.py`, `train.py`.
+This file is the public API, together with the modules `sharp_maml.train`, `sharp_maml.evaluate` and
+`sharp_maml.classify`, which hold the functions of the same names. To read the package in order: `base.py`,
+`ascent/gradient.py`, `meta.py`, `models/conv4.py`, `train.py`.
 """
 
 from sharp_maml.allocator import keep_freed_memory

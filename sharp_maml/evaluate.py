@@ -1,4 +1,4 @@
-"""Accuracy of a checkpoint over fixed test episodes, as a record: `python -m sharp_maml.evaluate CHECKPOINT DATA`.
+"""Accuracy of a checkpoint over fixed test episodes, as a record: what `sharp-maml evaluate` shows.
 
 Episode i depends on the data, the split, the protocol, one constant seed and i alone: all methods, all processes and
 all checkpoints are judged on the same episodes, and differences between them are paired. Read next: `estimates.py`
@@ -7,27 +7,22 @@ all checkpoints are judged on the same episodes, and differences between them ar
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 
-from sharp_maml.allocator import keep_freed_memory
 from sharp_maml.base import Batch, BatchNorm, Episode, Method, Params
-from sharp_maml.checkpoint import Checkpoint, CheckpointError, load_checkpoint, trained_params
+from sharp_maml.checkpoint import Checkpoint, CheckpointError, trained_params
 from sharp_maml.config import Config
-from sharp_maml.data import Dataset, Protocol, episode, episode_digest, open_dataset
+from sharp_maml.data import Dataset, Protocol, episode, episode_digest
 from sharp_maml.estimates import interval_over_episodes
 from sharp_maml.methods import build
-from sharp_maml.records import Record, joined, provenance, write_record
+from sharp_maml.records import Record, joined, provenance
 
 EVALUATION_SEED = 220603996
 """Names the sequence of validation and test episodes; one for everybody, and never a training seed."""
@@ -41,6 +36,7 @@ _ENTRIES = {
 """What the trainer writes into a checkpoint's metadata and a record needs."""
 
 PRESETS = {"quick": 600, "standard": 1000, "full": 10000}
+"""Numbers of episodes by name."""
 
 
 def correct_counts(
@@ -151,7 +147,7 @@ def evaluate(
         CheckpointError: The checkpoint is not one of the trainer.
         ValueError: The images are not of the size or channels that the network was trained on, or too few.
     """
-    trained, trained_on, progress = (_entry(checkpoint, key) for key in ("config", "data", "progress"))
+    trained, trained_on, progress = (entry(checkpoint, key) for key in ("config", "data", "progress"))
     config = Config.from_mapping(trained)
     if config.method != "sharp-maml" and test_steps is not None:
         raise ValueError(f"test_steps has no meaning for method = {config.method!r}, which does not adapt")
@@ -177,7 +173,7 @@ def evaluate(
         name=name,
         config=config.to_dict(),
         config_digest=config.digest,
-        provenance=joined(_entry(checkpoint, "provenance"), provenance(here.device)),
+        provenance=joined(entry(checkpoint, "provenance"), provenance(here.device)),
         seed=config.seed,
         dtype=config.dtype,
         data_name=dataset.name,
@@ -207,8 +203,19 @@ def evaluate(
     )
 
 
-def _entry(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
-    """An entry of the metadata that the trainer writes."""
+def entry(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
+    """An entry of the metadata that the trainer writes.
+
+    Args:
+        checkpoint: As the trainer wrote it.
+        key: `config`, `data`, `progress` or `provenance`.
+
+    Returns:
+        The entry, which has all that a record needs.
+
+    Raises:
+        CheckpointError: The checkpoint is not one of the trainer.
+    """
     value = checkpoint.metadata.get(key)
     if not isinstance(value, dict):
         raise CheckpointError(f"expected a checkpoint of the trainer, found one without {key!r} in its metadata")
@@ -217,75 +224,3 @@ def _entry(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
             f"expected a checkpoint of the trainer, found one whose {key!r} lacks {', '.join(absent)}"
         )
     return value
-
-
-def _episodes(text: str) -> int:
-    """A number of episodes, or the name of one."""
-    if text in PRESETS:
-        return PRESETS[text]
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"--episodes must be a number >= 1 or one of {', '.join(PRESETS)}, got {text!r}")
-    return int(text)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; see `--help`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sharp_maml.evaluate",
-        description="Accuracy of a checkpoint over fixed episodes, with a 95% interval over episodes.",
-    )
-    parser.add_argument("checkpoint", type=Path, help="a checkpoint of the trainer, usually best.safetensors")
-    parser.add_argument("data", type=Path, help="the data: see `sharp_maml.data.open_dataset` for the forms")
-    parser.add_argument(
-        "--episodes",
-        default="quick",
-        help=f"a number, or one of {', '.join(f'{k} ({v:,})' for k, v in PRESETS.items())}; default: quick",
-    )
-    parser.add_argument("--split", default="test", choices=["test", "validation", "train"])
-    parser.add_argument("--batch-norm", default="both", choices=["both", *get_args(BatchNorm)])
-    parser.add_argument("--test-steps", type=int, help="inner steps; default: as in training's validations")
-    parser.add_argument("--queries", type=int, help="query images of a class; default: as in training")
-    parser.add_argument("--device", default="", help="cpu, cuda or cuda:NUMBER; default: where it was trained")
-    parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves its choice")
-    parser.add_argument("--record", type=Path, help="write the record (JSON) here")
-    options = parser.parse_args(arguments)
-    try:
-        episodes = _episodes(options.episodes)
-        keep_freed_memory()
-        if options.threads:
-            torch.set_num_threads(options.threads)
-        checkpoint = load_checkpoint(options.checkpoint)
-        trained = Config.from_mapping(_entry(checkpoint, "config"))
-        dataset = open_dataset(options.data, size=trained.image_size, ways=trained.ways)
-        modes: tuple[BatchNorm, ...] = get_args(BatchNorm) if options.batch_norm == "both" else (options.batch_norm,)
-        with Progress(transient=True, disable=not sys.stdout.isatty()) as bar:
-            task = bar.add_task("episodes", total=episodes)
-            record = evaluate(
-                checkpoint,
-                dataset,
-                name=options.checkpoint.parent.name or "checkpoint",
-                split=options.split,
-                episodes=episodes,
-                modes=modes,
-                test_steps=options.test_steps,
-                queries=options.queries,
-                device=options.device,
-                on_episode=lambda index: bar.advance(task),
-            )
-        for mode in modes:
-            estimate = record.metrics[f"accuracy_{mode}"]
-            print(
-                f"{options.split}, {mode} batch norm: {100 * estimate.mean:.2f}% [{100 * estimate.low:.2f}, "
-                f"{100 * estimate.high:.2f}], {episodes} episodes, step {record.selected_step}"
-            )
-        if options.record:
-            write_record(options.record, record)
-            print(f"record: {options.record}")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,32 +1,28 @@
-"""The training loop: `python -m sharp_maml.train CONFIG.toml key=value ... [--directory DIR]`.
+"""The training loop, which the command `sharp-maml train` runs.
 
 A run directory holds `config.json`, `metrics.jsonl` and the checkpoints `last` and `best` (on the validation classes).
 A run that was cut off goes on from `last` when the same command is given again, on a CPU bit for bit as if nothing had
 happened; SIGINT and SIGTERM finish the step, save and exit, and an error after the first step saves what was reached.
-Read next: `evaluate.py`.
+Read next: `progress.py`, `evaluate.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import math
-import os
-import resource
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from sharp_maml import distributed
@@ -34,10 +30,11 @@ from sharp_maml.allocator import keep_freed_memory
 from sharp_maml.base import Episode, MetaGradient, NonFiniteError
 from sharp_maml.checkpoint import RunDirectoryLock, load_checkpoint, save_checkpoint, write_atomically
 from sharp_maml.config import Config
-from sharp_maml.data import Dataset, EpisodeStream, Protocol, check_protocol, episode, open_dataset
+from sharp_maml.data import Dataset, EpisodeStream, Protocol, check_protocol
 from sharp_maml.estimates import interval_over_episodes
 from sharp_maml.evaluate import correct_counts, to_device
-from sharp_maml.methods import build
+from sharp_maml.methods import Experiment, build
+from sharp_maml.progress import Report, cut_metrics, peak_memory, tell_cost
 from sharp_maml.records import joined, provenance
 from sharp_maml.tree import norm
 
@@ -77,6 +74,7 @@ def train(
     *,
     show_progress: bool = False,
     on_validation_episode: Callable[[int], object] = lambda index: None,
+    build: Callable[..., Experiment] = build,
 ) -> State:
     """Train, or go on training, until `config.iterations` steps are done.
 
@@ -90,6 +88,8 @@ def train(
         directory: The run directory; made if missing.
         show_progress: A progress bar on a terminal; otherwise plain log lines.
         on_validation_episode: Called with each index before the episode, in every validation.
+        build: Makes the method of a configuration, with the arguments of `sharp_maml.build`; another meta-gradient or
+            network can come in here.
 
     Returns:
         The state at the end.
@@ -110,10 +110,13 @@ def train(
     keep_freed_memory()
     directory.mkdir(parents=True, exist_ok=True)
     with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext() as lock, _signals() as stopped_by:
-        run = _Run(config, dataset, directory, ranks, lock)
+        run = _Run(config, dataset, directory, ranks, lock, build)
         if run.state.step >= config.iterations and not run.must_validate():
             return run.state
-        with run.episodes() as stream, _Report(run, show_progress and ranks.rank == 0) as report, run.kept():
+        if ranks.world_size == 1:
+            tell_cost(config, dataset, left=config.iterations - run.state.step, build=build)
+        report = Report(config, directory, run.state.step, run.state.curve, speaks=ranks.rank == 0, bar=show_progress)
+        with run.episodes() as stream, report, run.kept():
 
             def validation_episode(index: int) -> None:
                 report.validation_episode(index)
@@ -125,7 +128,7 @@ def train(
             for episodes in stream:
                 began = time.perf_counter()
                 result = run.step(episodes)
-                report.step(result, time.perf_counter() - began)
+                report.step(run.state.step, result, time.perf_counter() - began)
                 signum = run.agree(stopped_by)
                 done = run.state.step == config.iterations
                 if run.must_validate():
@@ -148,12 +151,14 @@ class _Run:
         directory: Path,
         ranks: distributed.Ranks,
         lock: RunDirectoryLock | None,
+        build: Callable[..., Experiment],
     ) -> None:
         self.config, self.dataset, self.directory, self.ranks, self.lock = config, dataset, directory, ranks, lock
-        experiment = build(config, channels=dataset.channels)
+        self.build = partial(build, channels=dataset.channels)
+        experiment = self.build(config)
         self.method = self.between = experiment.method
         if config.ascent_every > 1:
-            self.between = build(_without_ascent(config), channels=dataset.channels).method
+            self.between = self.build(_without_ascent(config)).method
         self.params = {name: value.requires_grad_() for name, value in experiment.init(config.seed).items()}
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer]
         self.optimizer = kind(self.params.values(), lr=config.beta_up)
@@ -232,7 +237,7 @@ class _Run:
     def _stop_at_non_finite(self, episodes: Sequence[Episode], *seen: float) -> None:
         """Replay the episodes one at a time to name the first that is not finite, save what is good, and raise."""
         here = self.config if self.has_ascent() else _without_ascent(self.config)
-        alone = build(replace(here, compile=False), channels=self.dataset.channels).method
+        alone = self.build(replace(here, compile=False)).method
         params = {name: value.detach() for name, value in self.params.items()}
         first = self.state.step * self.config.meta_batch + self.ranks.rank * len(episodes)
         culprit = "none of this process's episodes alone"
@@ -254,10 +259,10 @@ class _Run:
         step, last = self.state.step, self.state.curve[-1]["step"] if self.state.curve else 0
         return step > last and (step % self.config.validate_every == 0 or step >= self.config.iterations)
 
-    def validate(self, on_episode: Callable[[int], object]) -> float:
-        """Accuracy on the validation classes; the best so far is saved as `best`. Rank 0 alone does it."""
+    def validate(self, on_episode: Callable[[int], object]) -> dict[str, Any] | None:
+        """A point of the curve, on the validation classes; the best is saved as `best`. Rank 0 alone does it."""
         if self.ranks.rank != 0:
-            return math.nan
+            return None
         counts = correct_counts(
             self.method,
             {name: value.detach() for name, value in self.params.items()},
@@ -286,7 +291,7 @@ class _Run:
             except Exception:
                 self.state = before  # without a best checkpoint this step is not validated
                 raise
-        return accuracy.mean
+        return point
 
     def agree(self, stopped_by: list[int]) -> int:
         """The signal that any rank received, 0 for none: all ranks must stop after the same step."""
@@ -357,151 +362,12 @@ class _Run:
         if self.state.step < self.config.iterations:
             self.state.interruptions += 1
         if self.ranks.rank == 0:
-            metrics = self.directory / "metrics.jsonl"
-            lines = metrics.read_text().splitlines() if metrics.exists() else []
-            kept = [line for line in lines if _step_of(line) <= self.state.step]
-            write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
-
-
-class _Report:
-    """What the user sees: the estimate, a progress bar or log lines, `metrics.jsonl`, and TensorBoard if installed."""
-
-    def __init__(self, run: _Run, on_terminal: bool) -> None:
-        self.run = run
-        self.accuracy = run.state.curve[-1]["validation_accuracy"] if run.state.curve else math.nan
-        self.spoke = time.monotonic()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            disable=not (on_terminal and sys.stderr.isatty()),
-            transient=True,
-        )
-        self.task = self.bar.add_task(
-            run.config.variant, total=run.config.iterations, completed=run.state.step, status=""
-        )
-
-    def __enter__(self) -> Self:
-        if self.run.ranks.rank == 0:
-            self._estimate()
-            self.metrics = (self.run.directory / "metrics.jsonl").open("a", buffering=1)
-            self.board = _tensorboard(self.run.directory)
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-        if self.run.ranks.rank == 0:
-            with suppress(OSError):  # it tries once more what could not be written, of which the error has told
-                self.metrics.close()
-            if self.board is not None:
-                self.board.close()
-            path = self.run.directory
-            log.info("step %d of %d, %s", self.run.state.step, self.run.config.iterations, path)
-
-    def _estimate(self) -> None:
-        """Say what the run will cost."""
-        config, run = self.run.config, self.run
-        if run.ranks.world_size > 1:
-            return
-        each = time_iteration(config, run.dataset)
-        left = config.iterations - run.state.step
-        log.info(
-            "%s on %s: %d of %d iterations to go, about %s at %.3f s each (validation not counted), %.2f GiB of memory",
-            config.variant,
-            run.dataset.name,
-            left,
-            config.iterations,
-            duration(left * each),
-            each,
-            peak_memory(config.device) / 2**30,
-        )
-
-    def step(self, result: dict[str, float], seconds: float) -> None:
-        if self.run.ranks.rank != 0:
-            return
-        step, last = self.run.state.step, self.run.config.iterations
-        status = f"loss {result['loss']:.3f}  validation {100 * self.accuracy:.1f}%  {seconds:.2f} s/it"
-        self.bar.update(self.task, completed=step, status=status)
-        self._write({"step": step, **result, "seconds": round(seconds, 4)})
-        if self.bar.disable and time.monotonic() - self.spoke > 30:
-            self.spoke = time.monotonic()
-            left = duration((last - step) * seconds)
-            log.info("step %d of %d: loss %.3f, %.3f s/it, %s left", step, last, result["loss"], seconds, left)
-
-    def validation_episode(self, index: int) -> None:
-        self.bar.update(self.task, status=f"validation episode {index + 1} of {self.run.config.validation_episodes}")
-
-    def validation(self, accuracy: float) -> None:
-        if self.run.ranks.rank != 0:
-            return
-        self.accuracy = accuracy
-        point = self.run.state.curve[-1]
-        self._write({"step": self.run.state.step, "validation_accuracy": accuracy})
-        low, high = point["low"], point["high"]
-        interval = "" if low is None or high is None else f" [{100 * low:.2f}, {100 * high:.2f}]"
-        log.info("step %d: validation accuracy %.2f%%%s", self.run.state.step, 100 * accuracy, interval)
-
-    def _write(self, line: dict[str, float]) -> None:
-        with _naming(Path(self.metrics.name)):
-            self.metrics.write(json.dumps(line) + "\n")
-        if self.board is not None:
-            self.board.add(line)
-
-
-class _Board:
-    """A file of scalars that TensorBoard shows.
-
-    Torch's writer has a thread, which prints an error of the disk in a traceback, and names the machine in the file.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        self._event, self._summary = Event, Summary
-        directory.mkdir(exist_ok=True)
-        self._path = directory / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
-        self._writer = RecordWriter(self._path.open("wb", buffering=0))
-        self._write(file_version="brain.Event:2")
-
-    def add(self, line: dict[str, float]) -> None:
-        """Write the numbers of a line of metrics."""
-        values = [self._summary.Value(tag=key, simple_value=value) for key, value in line.items() if key != "step"]
-        self._write(step=int(line["step"]), summary=self._summary(value=values))
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def _write(self, **fields: Any) -> None:
-        with _naming(self._path):
-            self._writer.write(self._event(wall_time=time.time(), **fields).SerializeToString())
+            cut_metrics(self.directory, self.state.step)
 
 
 def _without_ascent(config: Config) -> Config:
     """The configuration of the meta-iterations between two with ascents."""
     return replace(config, alpha_low=0.0, alpha_up=0.0, ascent="gradient", ascent_every=1, perturb_at_test=False)
-
-
-def _tensorboard(directory: Path) -> _Board | None:
-    try:
-        return _Board(directory / "tensorboard")
-    except ImportError:  # the extra `tracking` is not installed
-        return None
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """An error of a disk names the file, which that of a write to an open one does not."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -524,91 +390,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def time_iteration(config: Config, dataset: Dataset) -> float:
-    """Seconds of one meta-gradient, after a warm-up; nothing is updated.
-
-    Args:
-        config: The configuration; sets torch's threads, as `train` does.
-        dataset: The images.
-
-    Returns:
-        The seconds, on the machine as busy as it is.
-    """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    experiment = build(replace(config, compile=False), channels=dataset.channels)  # compiling takes longer than this
-    params = experiment.init(config.seed)
-    protocol, dtype = Protocol(config.ways, config.shots, config.queries), getattr(torch, config.dtype)
-    drawn = [
-        to_device(episode(dataset, "train", protocol, seed=config.seed, index=index, dtype=dtype), config.device)
-        for index in range(config.meta_batch)
-    ]
-    experiment.method.gradient(params, drawn).loss.item()  # asked for, so that a GPU has finished
-    began = time.perf_counter()
-    experiment.method.gradient(params, drawn).loss.item()
-    return time.perf_counter() - began
-
-
-def peak_memory(device: str) -> int:
-    """Largest resident set of this process so far, or largest memory held on the device, in bytes."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _step_of(line: str) -> float:
-    """The step of a line of metrics; infinite for a line that was cut off."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes or hours in words."""
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if hours < 2 else f"{hours:.1f} h"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; see `--help`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sharp_maml.train",
-        description="Train MAML, Sharp-MAML or Matching Networks. The same command goes on where a run was cut off.",
-    )
-    parser.add_argument("config", type=Path, help="a TOML file of settings; see sharp_maml/config.py")
-    parser.add_argument("overrides", nargs="*", help="key=value settings that replace those of the file")
-    parser.add_argument("--directory", type=Path, help="run directory; default: results/runs/<config>/seed<k>")
-    parser.add_argument("--processes", type=int, default=1, help="processes that share each iteration's episodes")
-    options = parser.parse_intermixed_args(arguments)
-    if options.processes < 1:
-        parser.error(f"--processes must be >= 1, got {options.processes}")
-    if options.processes > 1 and "RANK" not in os.environ:
-        given = sys.argv[1:] if arguments is None else arguments
-        return distributed.run_in_processes(options.processes, [sys.executable, "-m", "sharp_maml.train", *given])
-    logging.basicConfig(
-        level=logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR, format="%(message)s"
-    )
-    try:
-        config = Config.from_toml(options.config, options.overrides)
-        if not config.data:
-            raise ValueError("data is not set: name a directory with data=DIR")
-        directory = options.directory or Path("results/runs") / options.config.stem / f"seed{config.seed}"
-        dataset = open_dataset(config.data, size=config.image_size, ways=config.ways)
-        train(config, dataset, directory, show_progress=True)
-    except (ValueError, OSError, NonFiniteError) as error:
-        if distributed.speaks():
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    finally:
-        distributed.stop()
-    if os.environ.get("RANK", "0") == "0":
-        print(f"evaluate with: python -m sharp_maml.evaluate {directory / 'best.safetensors'} {config.data}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

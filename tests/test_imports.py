@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("sharp_maml", "synthetic", "theory", "reproductions", "benchmarks", "notebooks", "tests")
+PACKAGES = (
+    "sharp_maml", "sharp_maml_command", "synthetic", "theory", "reproductions", "benchmarks", "notebooks", "tests",
+)  # fmt: skip
 MAY_IMPORT = {
     "sharp_maml": set(),
     "synthetic": {"sharp_maml"},
@@ -18,11 +20,13 @@ MAY_IMPORT = {
     "reproductions": {"sharp_maml", "synthetic"},
     "benchmarks": {"sharp_maml", "reproductions"},
     "notebooks": {"sharp_maml", "synthetic", "reproductions"},
+    "sharp_maml_command": {"sharp_maml", "theory"},
 }
 MEASURED = {f"sharp_maml.{name}" for name in ("base", "compiled", "distributed", "meta", "methods", "models")}
 """What `benchmarks` measure from within: they may import these modules of the core, and its commands."""
-COMMANDS = {"sharp_maml.train", "sharp_maml.evaluate"}
-"""Run with `python -m`, so that `__init__` does not import them; importing from them is importing a public name."""
+APART = {f"sharp_maml.{name}" for name in ("train", "evaluate", "progress", "classify")}
+"""What `__init__` does not import, because a function there would hide the module of its name, or is for few; importing
+from them is importing a public name."""
 CORE = ("base", "tree", "ascent", "meta")
 
 
@@ -61,18 +65,22 @@ def wrong(source: str, module: str, *, is_package: bool = False, root: Path = RO
             found.append(f"{module} imports {target}: exact arithmetic belongs to theory")
         if package != "tests" and RUN & {target, f"{target}.{name}"}:
             found.append(f"{module} imports the command {target} {name}")
-        if top not in PACKAGES or top == package or package == "tests":
+        is_start = (module, target) == ("sharp_maml.__main__", "sharp_maml_command")
+        if top not in PACKAGES or top == package or package == "tests" or is_start:
             continue
         if top not in MAY_IMPORT[package]:
             found.append(f"{module} imports {target}: {package} may import {sorted(MAY_IMPORT[package]) or 'nothing'}")
-        elif top == "reproductions":  # packages with an empty `__init__`: what draws from their records is public
+        elif top in ("reproductions", "theory"):  # packages with an empty `__init__`
             if name.startswith("_"):
                 found.append(f"{module} imports {name} from {target}: only public names")
         elif package == "benchmarks" and MEASURED & {target, f"{target}.{name}"}:
             pass
-        elif target in COMMANDS or f"{target}.{name}" in COMMANDS:
+        elif package == "sharp_maml_command" and top == "sharp_maml":  # what it calls, from anywhere in the core
+            if name.startswith("_"):
+                found.append(f"{module} imports {name} from {target}: only public names")
+        elif target in APART or f"{target}.{name}" in APART:
             if package not in ("reproductions", "benchmarks"):
-                found.append(f"{module} imports the command {target} {name}")
+                found.append(f"{module} imports {target} {name}: that is for studies and the command")
         elif target != top or not name:
             found.append(f"{module} imports {target}: only public names, `from {top} import ...`")
         elif name not in exported(top, root):
@@ -163,8 +171,16 @@ def test_nothing_in_the_core_imports_the_training_loop():
     assert [module_name(path) for path in modules("sharp_maml") if "sharp_maml.train" in inside(path)] == []
 
 
-def test_the_public_names_leave_out_the_commands_so_that_they_can_be_run_with_python_m():
-    assert not inside(ROOT / "sharp_maml/__init__.py") & COMMANDS
+def test_the_public_names_leave_out_the_modules_that_they_would_hide():
+    assert not inside(ROOT / "sharp_maml/__init__.py") & APART
+
+
+def test_the_command_stands_above_all_and_the_package_only_calls_it():
+    """`python -m sharp_maml` is the one arrow upwards."""
+    above = [path for path in modules("sharp_maml", "synthetic", "theory", "reproductions", "benchmarks", "notebooks")
+             if any(target.split(".")[0] == "sharp_maml_command"
+                    for target, _ in imports(path.read_text(encoding="utf-8"), module_name(path)))]  # fmt: skip
+    assert above == [ROOT / "sharp_maml/__main__.py"]
 
 
 def test_every_public_name_is_imported_by_the_package_itself():
@@ -186,7 +202,10 @@ def test_every_public_name_is_imported_by_the_package_itself():
         ("synthetic.images", "from sharp_maml.data.cache import write_cache", "only public names"),
         ("synthetic.images", "import sharp_maml", "only public names"),
         ("synthetic.images", "from sharp_maml import cross_entropy", "does not export it"),
-        ("synthetic.images", "from sharp_maml import train", "the command"),
+        ("synthetic.images", "from sharp_maml import train", "for studies and the command"),
+        ("sharp_maml.meta", "from sharp_maml_command import main", "may import nothing"),
+        ("sharp_maml_command.repository", "from reproductions.tables.lines import build_lines", "may import"),
+        ("sharp_maml_command.repository", "from sharp_maml.evaluate import _entry", "only public names"),
         ("synthetic.images", "from theory import Claim", "may import ['sharp_maml']"),
         ("theory.check.claim", "from reproductions.tables import cells", "may import ['sharp_maml', 'synthetic']"),
         ("reproductions.tables.cells", "from theory import Claim", "may import ['sharp_maml', 'synthetic']"),
@@ -216,6 +235,8 @@ def test_a_wrong_import_is_found(module, source, message):
         ("theory.counting", "import sympy\nfrom sharp_maml import adapt"),
         ("reproductions.tables.cells", "from sharp_maml.train import train\nfrom sharp_maml import evaluate"),
         ("reproductions.tables.cells", "from reproductions.tables.specification import load"),
+        ("sharp_maml_command", "from sharp_maml import distributed\nfrom sharp_maml.evaluate import PRESETS"),
+        ("sharp_maml_command.repository", "from theory.check.claim import registry"),
         ("benchmarks.work", "from sharp_maml import distributed, meta_gradient\nfrom sharp_maml.train import train"),
     ],
 )

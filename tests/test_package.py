@@ -34,7 +34,10 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_every_module_of_the_core_and_its_mark_for_type_checkers(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     files = (
-        path for path in (ROOT / "sharp_maml").rglob("*") if path.suffix in (".py", ".cpp") or path.name == "py.typed"
+        path
+        for package in ("sharp_maml", "sharp_maml_command")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in (".py", ".cpp") or path.name == "py.typed"
     )
     modules = {str(path.relative_to(ROOT)) for path in files}
     assert {"sharp_maml/py.typed", "sharp_maml/kernels.cpp"} <= modules
@@ -43,14 +46,14 @@ def test_the_wheel_holds_every_module_of_the_core_and_its_mark_for_type_checkers
 
 def test_the_wheel_holds_nothing_but_the_core_and_what_describes_it(wheel):
     tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert tops == {"sharp_maml", f"sharp_maml-{PROJECT['version']}.dist-info"}
+    assert tops == {"sharp_maml", "sharp_maml_command", f"sharp_maml-{PROJECT['version']}.dist-info"}
 
 
 def test_the_wheel_names_no_folder_of_the_repository_that_it_does_not_hold(wheel):
     with zipfile.ZipFile(wheel) as archive:
         sources = {name: archive.read(name).decode() for name in archive.namelist() if name.startswith("sharp_maml/")}
     folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    folders -= {"sharp_maml", "results"}  # where runs go by default
+    folders -= {"sharp_maml", "sharp_maml_command", "results"}  # where runs go by default
     assert {"benchmarks", "docs", "records", "reproductions", "theory"} <= folders
     named = {name: re.findall(rf"\b({'|'.join(folders)})(?:/|\.(?!py\b))\w+", text) for name, text in sources.items()}
     assert {name: found for name, found in named.items() if found} == {}
@@ -73,7 +76,8 @@ def test_the_wheel_installs_into_an_empty_place_and_runs_from_there(wheel, tmp_p
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(target)]
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import sharp_maml, sharp_maml.train, sharp_maml.evaluate\n"
+        "import sys; sys.path.insert(0, sys.argv[1]); import sharp_maml, sharp_maml_command\n"
+        "import sharp_maml.train, sharp_maml.evaluate, sharp_maml.classify\n"
         "print(sharp_maml.__file__); print(sorted(set(sharp_maml.__all__) - set(dir(sharp_maml))))"
     )
     done = subprocess.run(
@@ -84,6 +88,7 @@ def test_the_wheel_installs_into_an_empty_place_and_runs_from_there(wheel, tmp_p
     assert done.stdout.splitlines() == [str(target / "sharp_maml/__init__.py"), "[]"]
     assert {path.name for path in target.iterdir()} == {
         "sharp_maml",
+        "sharp_maml_command",
         f"sharp_maml-{PROJECT['version']}.dist-info",
         "bin",
     }

@@ -12,7 +12,7 @@ from reproductions.tables.cells import Seen, look
 from reproductions.tables.specification import Cell
 from sharp_maml import BatchNorm, open_dataset
 from sharp_maml.evaluate import time_prediction
-from sharp_maml.train import duration, time_iteration
+from sharp_maml.progress import duration, time_iteration
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Copies the records of a tier to `records/tables/<tier>/<row>-seed<k>.json`. With `--networks` also one network a row,
 the one with the highest accuracy on the validation classes, as `<row>.safetensors` beside them: parameters without the
-optimizer's state, which `python -m sharp_maml.evaluate` reads. Read next: `records.py`, which finds them again.
+optimizer's state, which `sharp-maml evaluate` reads. Read next: `records.py`, which finds them again.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from reproductions.tables.costs import Cost, estimate, measure_costs, seconds_le
 from reproductions.tables.data import check_data, prepare_data
 from reproductions.tables.specification import Cell
 from sharp_maml import Record, RunDirectoryLock, read_records
-from sharp_maml.train import duration
+from sharp_maml.progress import duration
 
 Run = Callable[[Sequence[Cell], Path, Path], None]
 """Runs cells on the data at a path, into a results folder, until all have a record."""

@@ -103,6 +103,19 @@ def check_protocol(dataset: Dataset, protocol: Protocol) -> None:
         _checked(dataset, split, protocol)
 
 
+def as_inputs(images: NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Pixels as a network takes them.
+
+    Args:
+        images: `n x height x width x channels`, uint8.
+        dtype: floating-point type of the inputs.
+
+    Returns:
+        Inputs in [0, 1], `n x channels x height x width` (channels last in memory).
+    """
+    return torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype) / 255
+
+
 class EpisodeStream:
     """The episodes of iterations `start` ... `stop - 1`, made ahead of their use by a background thread.
 
@@ -246,5 +259,4 @@ def _distinct(stream: np.random.Philox, n: int, k: int) -> NDArray[np.intp]:
 
 def _batch(images: NDArray[np.uint8], rows: NDArray[np.intp], dtype: torch.dtype) -> Batch:
     ways, each = rows.shape
-    inputs: Tensor = torch.from_numpy(images[rows.ravel()]).permute(0, 3, 1, 2).to(dtype) / 255
-    return Batch(inputs, torch.arange(ways).repeat_interleave(each))
+    return Batch(as_inputs(images[rows.ravel()], dtype), torch.arange(ways).repeat_interleave(each))

@@ -57,6 +57,7 @@ def open_dataset(
     cache_dir: str | os.PathLike[str] | None = None,
     split_seed: int = 0,
     ways: int = WAYS,
+    verify: bool = False,
 ) -> Dataset:
     """Open the images at `path`; the first time they are decoded into a cache, which takes seconds to minutes.
 
@@ -75,6 +76,7 @@ def open_dataset(
         cache_dir: where caches lie; None: the environment variable SHARP_MAML_CACHE, else `~/.cache/sharp_maml`.
         split_seed: how a pool of classes is split, 64, 16 and 20 %.
         ways: classes of an episode: each split of a pool gets as many, and 5, at least, if the pool has enough.
+        verify: also read all pixels of a cache that is opened, and compare them with its digest.
 
     Returns:
         The data set; its name is `miniimagenet`, `miniimagenet-by-numbers` (from files that do not name its classes),
@@ -89,7 +91,7 @@ def open_dataset(
         raise ValueError(f"size: must be at least 1, got {size}")
     directory = Path(path).expanduser()
     if is_cache(directory):
-        dataset = _opened(directory)
+        dataset = _opened(directory, verify)
         if size in (None, dataset.size):
             return dataset
         source = _reduced(directory, dataset, size)
@@ -99,7 +101,7 @@ def open_dataset(
     root = Path(cache_dir or os.environ.get("SHARP_MAML_CACHE") or "~/.cache/sharp_maml").expanduser()
     entry = root / f"{source.kind}-{size}-{_fingerprint(directory, source.paths)}"
     if is_cache(entry):
-        return _opened(entry)
+        return _opened(entry, verify)
     with ExitStack() as stack:
         name, splits = source.read(stack)
         n = sum(len(images) for classes in splits.values() for images in classes.values())
@@ -120,6 +122,25 @@ def open_dataset(
                 *(directory, len(small), n, TOO_SMALL, size, min(small)),
             )
         return dataset
+
+
+def form_of(path: str | os.PathLike[str]) -> str:
+    """In which form the images at `path` lie, in words: told by the names of files and folders, nothing is opened.
+
+    Args:
+        path: a directory.
+
+    Returns:
+        The name of the `DataForm`, or `a data cache`, or that it is one pool of classes.
+
+    Raises:
+        DataError: there is no directory, or nothing in it that is recognised.
+    """
+    directory = Path(path).expanduser()
+    if is_cache(directory):
+        return "a data cache"
+    kind = _recognise(directory, 0, WAYS).kind
+    return DATA_FORMS[kind].name if kind in DATA_FORMS else "one pool of class folders, which a seed shares out"
 
 
 def split_pool(
@@ -162,9 +183,9 @@ def split_pool(
     return {split: {name: classes[name] for name in sorted(members)} for split, members in names.items()}
 
 
-def _opened(directory: Path) -> Dataset:
+def _opened(directory: Path, verify: bool) -> Dataset:
     """Open a cache; what has the name of a known data set must be it."""
-    dataset = open_cache(directory)
+    dataset = open_cache(directory, verify=verify)
     counts = {split: dict(zip(held.names, held.counts, strict=True)) for split, held in dataset.splits.items()}
     for known in KNOWN:
         if dataset.name in known.names and (name := known.verify(directory, counts)) != dataset.name:
@@ -252,6 +273,11 @@ def _square(images: Images, size: int, where: str, small: list[str], key: Any) -
     image = images.load(key)
     if min(image.size) * TOO_SMALL < size:
         small.append(f"{key} ({image.width} x {image.height} pixels) in class {where}")
+    return square(image, size)
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """An image of any shape as one of `size` x `size` pixels, as `open_dataset` makes it."""
     if image.width == image.height and image.width % size == 0:
         return image.reduce(image.width // size)
     return image.resize((size, size), Image.Resampling.BILINEAR)  # Pillow's: it averages where it shrinks

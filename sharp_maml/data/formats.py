@@ -120,7 +120,7 @@ def open_tree(path: Path, stack: ExitStack) -> Tree:
     """
     if path.is_dir():
         below = (file.relative_to(path).as_posix() for file in path.rglob("*"))
-        return Tree(path, _image_names(below), partial(_read_below, path))
+        return Tree(path, _image_names(below), partial(read_below, path))
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
     except _FAULTS as error:
@@ -218,7 +218,12 @@ def _image_names(names: Iterable[str]) -> list[str]:
     )
 
 
-def _read_below(folder: Path, name: str) -> bytes:
+def read_below(folder: Path, name: str) -> bytes:
+    """The bytes of a file below a folder.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return (folder / name).read_bytes()
     except OSError as error:
@@ -260,7 +265,7 @@ def read_csv(path: Path, stack: ExitStack) -> Classes:
     classes: dict[str, list[str]] = {}
     for name, label in sorted(rows):
         classes.setdefault(label, []).append(name)
-    tree = Tree(folder, sorted(present), partial(_read_below, folder))
+    tree = Tree(folder, sorted(present), partial(read_below, folder))
     return {label: tree.images(names) for label, names in sorted(classes.items())}
 
 

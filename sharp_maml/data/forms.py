@@ -117,7 +117,7 @@ DATA_FORMS = {
             _called(kind),
             omniglot.SIZE,
         )
-        for kind, sets in {"omniglot": omniglot.FULL, "omniglot-small": omniglot.SMALL}.items()
+        for kind, sets in zip(omniglot.NAMES, (omniglot.FULL, omniglot.SMALL), strict=True)
     },
     "zips": DataForm("three splits as zips of class folders", _splits("{}.zip"), _each(read_folders), identify),
     "folders": DataForm("three splits as class folders", _splits("{}"), _each(read_folders), identify),

@@ -7,7 +7,7 @@ Read in its full form (`images_background`, `images_evaluation`) or in the small
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from operator import methodcaller
 from pathlib import Path, PurePosixPath
@@ -15,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageOps
 
 from sharp_maml.base import DataError
-from sharp_maml.data.formats import Classes, open_tree
+from sharp_maml.data.formats import Classes, Images, Tree, open_tree
 
+NAMES = ("omniglot", "omniglot-small")
 SIZE = 28
 DRAWINGS = 20
 FULL = ("images_background", "images_evaluation")
@@ -75,8 +76,13 @@ def _alphabets(name: str, path: Path, stack: ExitStack) -> dict[str, Classes]:
         )
     alphabets: dict[str, Classes] = {}
     for (alphabet, character), files in sorted(drawings.items()):
-        alphabets.setdefault(alphabet, {})[character] = tree.images(files, "L").map(ImageOps.invert)
+        alphabets.setdefault(alphabet, {})[character] = drawings_of(tree, files)
     return alphabets
+
+
+def drawings_of(tree: Tree, names: Iterable[str]) -> Images:
+    """Some files of a tree as drawings, in grey: white on black, as networks see them."""
+    return tree.images(names, "L").map(ImageOps.invert)
 
 
 def _with_rotations(alphabets: Mapping[str, Classes]) -> Classes:

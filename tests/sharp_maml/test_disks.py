@@ -100,7 +100,7 @@ def test_a_full_disk_ends_a_run_by_one_line_that_names_the_file_and_its_last_sta
     there, out = tmp_path / "there", tmp_path / "out"
     there.mkdir()
     done = in_namespace(
-        'mount -t tmpfs -o size="$1k" x "$2"; code=0; "$5" -m sharp_maml.train "$4" --directory "$2" || code=$?\n'
+        'mount -t tmpfs -o size="$1k" x "$2"; code=0; "$5" -m sharp_maml train "$4" --directory "$2" || code=$?\n'
         'cp -r "$2" "$3"; exit $code',
         *(str(kilobytes), str(there), str(out), str(toml), sys.executable),
     )
@@ -124,7 +124,7 @@ def test_a_disk_that_is_read_only_is_named(tmp_path):
     there = tmp_path / "there"
     there.mkdir()
     done = in_namespace(
-        'mount -t tmpfs -o ro x "$1"; "$3" -m sharp_maml.train "$2" data="$4" --directory "$1"',
+        'mount -t tmpfs -o ro x "$1"; "$3" -m sharp_maml train "$2" data="$4" --directory "$1"',
         *(str(there), str(toml), sys.executable, str(tmp_path / "tiny")),
     )
     assert done.returncode == 2

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import sharp_maml.evaluate as evaluation
-from sharp_maml import CheckpointError, Config, Protocol, episode, load_checkpoint, read_records, save_checkpoint
-from sharp_maml.evaluate import EVALUATION_SEED, PRESETS, correct_counts, evaluate, main
+from sharp_maml import CheckpointError, Config, Protocol, episode, load_checkpoint, save_checkpoint
+from sharp_maml.evaluate import EVALUATION_SEED, PRESETS, correct_counts, evaluate
 from sharp_maml.methods import build
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
@@ -303,91 +303,5 @@ def test_the_gpu_judges_as_the_cpu_does(trained, gpu):
         assert cuda.metrics[f"accuracy_{mode}"].mean == pytest.approx(cpu.metrics[f"accuracy_{mode}"].mean, abs=0.02)
 
 
-def test_the_command_prints_both_accuracies_with_their_intervals_and_writes_the_record(trained, tmp_path, capsys):
-    _, checkpoint, data = trained
-    path = tmp_path / "a folder with a rather long name that no line of a terminal would hold" / "record.json"
-    assert main([str(checkpoint), str(data), "--episodes", "5", "--record", str(path)]) == 0
-    (record,) = read_records(path)
-    lines = capsys.readouterr().out.splitlines()
-    for line, mode in zip(lines, ("transductive", "support"), strict=False):
-        estimate = record.metrics[f"accuracy_{mode}"]
-        assert line == (
-            f"test, {mode} batch norm: {100 * estimate.mean:.2f}% [{100 * estimate.low:.2f}, {100 * estimate.high:.2f}]"
-            f", 5 episodes, step {record.selected_step}"
-        )
-    assert lines[2:] == [f"record: {path}"]
-    assert record.name == "run"
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_the_command_knows_numbers_of_episodes_by_name(trained, monkeypatch, capsys, preset):
-    monkeypatch.setitem(PRESETS, preset, 2)
-    arguments = [str(trained[1]), str(trained[2]), "--episodes", preset, "--batch-norm", "support"]
-    assert main(arguments) == 0
-    out = capsys.readouterr().out
-    assert ", 2 episodes" in out
-    assert "transductive" not in out
-
-
 def test_the_presets_are_those_of_the_protocol():
     assert PRESETS == {"quick": 600, "standard": 1000, "full": 10000}
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "2.5", "abc", "", "10,000", "Quick"])
-def test_the_command_says_what_a_number_of_episodes_is(trained, capsys, text):
-    assert main([str(trained[1]), str(trained[2]), f"--episodes={text}"]) == 2
-    error = capsys.readouterr().err
-    assert f"--episodes must be a number >= 1 or one of quick, standard, full, got {text!r}" in error
-
-
-def test_the_command_names_a_missing_checkpoint(trained, tmp_path, capsys):
-    assert main([str(tmp_path / "none.safetensors"), str(trained[2])]) == 2
-    assert str(tmp_path / "none.safetensors") in capsys.readouterr().err
-
-
-def test_the_command_names_missing_data(trained, tmp_path, capsys):
-    assert main([str(trained[1]), str(tmp_path / "nowhere"), "--episodes", "2"]) == 2
-    assert str(tmp_path / "nowhere") in capsys.readouterr().err
-
-
-def test_the_command_names_a_truncated_checkpoint(trained, tmp_path, capsys):
-    path = tmp_path / "cut.safetensors"
-    path.write_bytes(trained[1].read_bytes()[:-100])
-    assert main([str(path), str(trained[2])]) == 2
-    error = capsys.readouterr().err
-    assert str(path) in error
-    assert "whole checkpoint" in error
-
-
-def test_the_command_refuses_a_checkpoint_that_is_not_the_trainers(trained, tmp_path, capsys):
-    save_checkpoint(tmp_path / "own.safetensors", tensors={"x": torch.ones(1)}, metadata={"config_digest": "1"})
-    assert main([str(tmp_path / "own.safetensors"), str(trained[2])]) == 2
-    assert "expected a checkpoint of the trainer" in capsys.readouterr().err
-
-
-def test_the_command_names_a_record_that_cannot_be_written(trained, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    path = tmp_path / "file" / "record.json"
-    assert main([str(trained[1]), str(trained[2]), "--episodes", "1", "--record", str(path)]) == 2
-    assert str(path) in capsys.readouterr().err
-
-
-def test_the_command_sets_the_threads(trained, monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    assert main([str(trained[1]), str(trained[2]), "--episodes", "1", "--threads", "1"]) == 0
-    assert asked == [1]
-
-
-@pytest.mark.parametrize("option", ["--split=all", "--batch-norm=none"])
-def test_the_command_lists_the_choices_of_an_option(trained, capsys, option):
-    with pytest.raises(SystemExit, match="2"):
-        main([str(trained[1]), str(trained[2]), option])
-    assert "choose from" in capsys.readouterr().err
-
-
-def test_the_command_shows_help(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
-    out = " ".join(capsys.readouterr().out.split())
-    assert "quick (600), standard (1,000), full (10,000)" in out

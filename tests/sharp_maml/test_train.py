@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -16,27 +18,29 @@ import pytest
 import torch
 
 import sharp_maml.train as training
-from sharp_maml import Batch, CheckpointError, Episode, NonFiniteError, load_checkpoint, write_cache
+from sharp_maml import (
+    CheckpointError,
+    Config,
+    Dataset,
+    Episode,
+    MetaGradient,
+    NonFiniteError,
+    Params,
+    episode,
+    load_checkpoint,
+    write_cache,
+)
 from sharp_maml.data import EpisodeStream, Protocol
 from sharp_maml.evaluate import correct_counts
-from sharp_maml.methods import build
-from sharp_maml.train import Interrupted, main, train
-from tests.sharp_maml.tiny import SETTINGS, assert_same_run, tiny_config, tiny_dataset
+from sharp_maml.methods import Experiment, build
+from sharp_maml.progress import duration
+from sharp_maml.train import Interrupted, train
+from tests.sharp_maml.tiny import assert_same_run, tiny_config, tiny_dataset
 
 
 @pytest.fixture
 def dataset(tmp_path):
     return tiny_dataset(tmp_path / "tiny")
-
-
-@pytest.fixture
-def toml(tmp_path):
-    """A configuration file of the tiny problem on disk."""
-    tiny_dataset(tmp_path / "tiny")
-    path = tmp_path / "tiny.toml"
-    lines = [f"{name} = {json.dumps(value)}" for name, value in {**SETTINGS, "data": str(tmp_path / "tiny")}.items()]
-    path.write_text("\n".join(lines))
-    return path
 
 
 def tensors(directory: Path, name: str = "last") -> dict:
@@ -97,11 +101,9 @@ def test_training_learns_the_tiny_problem(dataset, tmp_path):
 def test_the_first_update_is_that_of_the_optimizer_on_the_meta_gradient(dataset, tmp_path):
     config = tiny_config(iterations=1, optimizer="sgd", beta_up=0.5, dtype="float64")
     train(config, dataset, tmp_path / "run")
-    experiment = training.build(config, channels=3)
+    experiment = build(config, channels=3)
     params = experiment.init(config.seed)
-    with EpisodeStream(
-        dataset, "train", training.Protocol(3, 1, 4), seed=0, meta_batch=2, stop=1, dtype=torch.float64
-    ) as s:
+    with EpisodeStream(dataset, "train", Protocol(3, 1, 4), seed=0, meta_batch=2, stop=1, dtype=torch.float64) as s:
         grad = experiment.method.gradient(params, next(s)).grad
     for name, value in params.items():
         torch.testing.assert_close(tensors(tmp_path / "run")[f"params/{name}"], value - 0.5 * grad[name])
@@ -128,23 +130,6 @@ def test_signal_handlers_are_put_back(dataset, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
     train(tiny_config(iterations=1), dataset, tmp_path / "run")
     assert signal.getsignal(signal.SIGTERM) is before
-
-
-@pytest.mark.slow
-def test_a_run_killed_outright_goes_on_from_its_last_checkpoint_bitwise(toml, tmp_path):
-    command = [sys.executable, "-m", "sharp_maml.train", str(toml), "iterations=200", "checkpoint_every=10",
-               "validate_every=30", "--directory"]  # fmt: skip
-    process = subprocess.Popen([*command, str(tmp_path / "cut")], stderr=subprocess.DEVNULL)
-    while not (tmp_path / "cut/last.safetensors").exists():
-        time.sleep(0.01)
-        assert process.poll() is None
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
-    reached = load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"]
-    assert 0 < reached < 200
-    for name in ("cut", "whole"):
-        subprocess.run([*command, str(tmp_path / name)], check=True, stderr=subprocess.DEVNULL)
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_finished_run_is_not_run_again(dataset, tmp_path):
@@ -181,10 +166,8 @@ def test_the_outer_step_follows_its_schedule_also_after_an_interruption(dataset,
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     config = tiny_config(optimizer="sgd", beta_up=0.5, schedule=schedule, dtype="float64", checkpoint_every=3)
-    with_nan(monkeypatch, episode=2 * 5)
     with pytest.raises(NonFiniteError):
-        train(config, dataset, tmp_path / "run")
-    monkeypatch.setattr(training, "EpisodeStream", EpisodeStream)
+        train(config, dataset, tmp_path / "run", build=with_nan(dataset, 2 * 5, torch.float64))
     train(config, dataset, tmp_path / "run")
     expected = [0.5 * (1 if schedule == "constant" else math.cos(math.pi * t / 16) ** 2) for t in range(8)]
     assert sizes == pytest.approx(expected, rel=1e-6)
@@ -212,29 +195,54 @@ def test_one_validation_episode_gives_an_accuracy_without_an_interval(dataset, t
     assert load_checkpoint(tmp_path / "run/last.safetensors").metadata["progress"]["curve"] == state.curve
 
 
-def with_nan(monkeypatch: pytest.MonkeyPatch, episode: int) -> None:
-    """Put a NaN into one episode of the stream."""
-
-    class Spoiled(EpisodeStream):
-        def __next__(self) -> list[Episode]:
-            self.at = getattr(self, "at", -1) + 1
-            episodes = super().__next__()
-            place = episode - 2 * self.at
-            if 0 <= place < 2:
-                inputs = episodes[place].query.inputs.clone()
-                inputs[0, 0, 0, 0] = float("nan")
-                episodes[place] = Episode(episodes[place].support, Batch(inputs, episodes[place].query.targets))
-            return episodes
-
-    monkeypatch.setattr(training, "EpisodeStream", Spoiled)
+Gradient = Callable[[Params, Sequence[Episode]], MetaGradient]
 
 
-def test_a_nan_stops_the_run_with_step_episode_and_norms_and_leaves_a_good_checkpoint(dataset, tmp_path, monkeypatch):
-    with_nan(monkeypatch, episode=5)
+def with_gradient(change: Callable[[Gradient, Params, Sequence[Episode]], MetaGradient]) -> Callable[..., Experiment]:
+    """What builds experiments with another gradient: change(the package's, parameters, episodes)."""
+
+    def built(config: Config, **options: object) -> Experiment:
+        experiment = build(config, **options)
+        gradient = partial(change, experiment.method.gradient)
+        return experiment._replace(method=experiment.method._replace(gradient=gradient))
+
+    return built
+
+
+def with_nan(dataset: Dataset, index: int, dtype: torch.dtype = torch.float32) -> Callable[..., Experiment]:
+    """A pixel of one episode, whenever the gradient comes to it, is NaN."""
+    bad = episode(dataset, "train", Protocol(3, 1, 4), seed=0, index=index, dtype=dtype).query.inputs
+
+    def spoilt(drawn: Episode) -> Episode:
+        if not torch.equal(drawn.query.inputs, bad):
+            return drawn
+        inputs = bad.clone()
+        inputs[0, 0, 0, 0] = float("nan")
+        return drawn._replace(query=drawn.query._replace(inputs=inputs))
+
+    return with_gradient(lambda gradient, params, episodes: gradient(params, [spoilt(each) for each in episodes]))
+
+
+ESTIMATE = 2
+"""Gradients for the estimate of the cost, before the first step."""
+
+
+def from_step(step: int, change: Callable[[MetaGradient], MetaGradient]) -> Callable[..., Experiment]:
+    """The results of a step, counted from 0, and of all later ones are changed."""
+    calls = count(-ESTIMATE)
+
+    def changed(gradient: Gradient, params: Params, episodes: Sequence[Episode]) -> MetaGradient:
+        result = gradient(params, episodes)
+        return change(result) if next(calls) >= step else result
+
+    return with_gradient(changed)
+
+
+def test_a_nan_stops_the_run_with_step_episode_and_norms_and_leaves_a_good_checkpoint(dataset, tmp_path):
     with pytest.raises(
         NonFiniteError, match=r"step 2: .*\(episode 5\); loss nan, .*gradient norm nan, parameter norm \d"
     ) as e:
-        train(tiny_config(), dataset, tmp_path / "run")
+        train(tiny_config(), dataset, tmp_path / "run", build=with_nan(dataset, 5))
     assert str(tmp_path / "run/last.safetensors") in str(e.value)
     saved = load_checkpoint(tmp_path / "run/last.safetensors")
     assert saved.metadata["progress"]["step"] == 2
@@ -242,34 +250,30 @@ def test_a_nan_stops_the_run_with_step_episode_and_norms_and_leaves_a_good_check
 
 
 def test_an_update_that_overflows_stops_the_run_and_leaves_the_earlier_checkpoint(dataset, tmp_path, monkeypatch):
-    original = training._Run.gradient
-
-    def growing(self, episodes):
+    def growing(result: MetaGradient) -> MetaGradient:
         """Finite, but too much for a step of 1e30 in float32."""
-        result = original(self, episodes)
-        grad = {name: torch.full_like(value, 1e12) for name, value in result.grad.items()}
-        return result if self.state.step < 4 else result._replace(grad=grad)
+        return result._replace(grad={name: torch.full_like(value, 1e12) for name, value in result.grad.items()})
 
-    monkeypatch.setattr(training._Run, "gradient", growing)
     monkeypatch.setattr(
         torch.optim.SGD,
         "step",
         lambda self: [p.data.add_(p.grad, alpha=-1e30) for p in self.param_groups[0]["params"] if p.grad.max() == 1e12],
     )
+    config = tiny_config(optimizer="sgd", checkpoint_every=2, beta_up=1e-9)
     with pytest.raises(NonFiniteError, match="step 5: the parameters are not finite after the update"):
-        train(tiny_config(optimizer="sgd", checkpoint_every=2, beta_up=1e-9), dataset, tmp_path / "run")
+        train(config, dataset, tmp_path / "run", build=from_step(4, growing))
     saved = load_checkpoint(tmp_path / "run/last.safetensors")
     assert saved.metadata["progress"]["step"] == 4
     assert all(torch.isfinite(value).all() for name, value in saved.tensors.items() if name.startswith("params/"))
 
 
-def test_a_sum_that_overflows_although_each_episode_is_finite_is_not_blamed_on_one(dataset, tmp_path, monkeypatch):
-    original = training._Run.gradient
-    monkeypatch.setattr(
-        training._Run, "gradient", lambda self, e: original(self, e)._replace(loss=torch.tensor(float("inf")))
-    )
+def test_a_sum_that_overflows_although_each_episode_is_finite_is_not_blamed_on_one(dataset, tmp_path):
+    def overflowing(gradient: Gradient, params: Params, episodes: Sequence[Episode]) -> MetaGradient:
+        result = gradient(params, episodes)
+        return result._replace(loss=torch.tensor(float("inf"))) if len(episodes) > 1 else result
+
     with pytest.raises(NonFiniteError, match="none of this process's episodes alone"):
-        train(tiny_config(), dataset, tmp_path / "run")
+        train(tiny_config(), dataset, tmp_path / "run", build=with_gradient(overflowing))
 
 
 def test_a_directory_of_another_config_or_other_data_is_refused_and_untouched(dataset, tmp_path):
@@ -346,20 +350,16 @@ def test_an_error_at_a_validation_keeps_the_last_step_and_the_same_run_goes_on_f
     assert (tmp_path / "cut/best.safetensors").exists()
 
 
-def test_an_error_inside_a_step_keeps_the_step_before(dataset, tmp_path, monkeypatch):
+def test_an_error_inside_a_step_keeps_the_step_before(dataset, tmp_path):
     config = tiny_config(checkpoint_every=100)
     train(config, dataset, tmp_path / "whole")
-    original = training._Run.gradient
 
-    def fails(self, episodes):
-        if self.state.step == 6:
-            raise RuntimeError("out of memory")
-        return original(self, episodes)
+    def fails(result: MetaGradient) -> MetaGradient:
+        raise RuntimeError("out of memory")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "gradient", fails)
-        with pytest.raises(RuntimeError, match="out of memory"):
-            train(config, dataset, tmp_path / "cut")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(config, dataset, tmp_path / "cut", build=from_step(6, fails))
+    assert load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]["step"] == 6
     train(config, dataset, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
@@ -388,7 +388,7 @@ def test_cost_is_estimated_first_and_progress_is_logged(dataset, tmp_path, caplo
 
 def test_the_estimate_changes_nothing(dataset, tmp_path, monkeypatch):
     train(tiny_config(), dataset, tmp_path / "with")
-    monkeypatch.setattr(training._Report, "_estimate", lambda self: None)
+    monkeypatch.setattr(training, "tell_cost", lambda *_, **__: None)
     train(tiny_config(), dataset, tmp_path / "without")
     assert_same_run(tmp_path / "with", tmp_path / "without")
 
@@ -397,36 +397,7 @@ def test_the_estimate_changes_nothing(dataset, tmp_path, monkeypatch):
     ("seconds", "text"), [(5, "5 s"), (119, "119 s"), (300, "5 min"), (7199, "120 min"), (9000, "2.5 h")]
 )
 def test_durations_are_written_for_people(seconds, text):
-    assert training.duration(seconds) == text
-
-
-def test_the_command_trains_and_names_the_command_that_evaluates(toml, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main([str(toml), "iterations=2", "seed=3"]) == 0
-    assert "sharp_maml.evaluate results/runs/tiny/seed3/best.safetensors" in capsys.readouterr().out
-    assert (tmp_path / "results/runs/tiny/seed3/last.safetensors").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["beta_lo=0.1"], "beta_low"),
-        (["steps=many"], "steps"),
-        (["data="], "data is not set"),
-        (["data=nowhere"], "nowhere"),
-        (["alpha_up=-1"], "alpha_up"),
-    ],
-)
-def test_the_command_names_what_is_wrong_and_returns_2(toml, tmp_path, capsys, arguments, message):
-    assert main([str(toml), *arguments, "--directory", str(tmp_path / "run")]) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
-
-
-def test_the_command_shows_help(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
-    assert "key=value" in capsys.readouterr().out
+    assert duration(seconds) == text
 
 
 def test_without_tensorboard_the_run_goes_on(dataset, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ def trainer(place: Path, config: Config, data: Path) -> list[str]:
     path = place / "run.toml"
     settings = {**config.to_dict(), "data": str(data.resolve())}
     path.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in settings.items()))
-    return [sys.executable, "-m", "sharp_maml.train", str(path), "--directory"]
+    return [sys.executable, "-m", "sharp_maml", "train", str(path), "--directory"]
 
 
 def cell(row: str, tier: str) -> Cell:

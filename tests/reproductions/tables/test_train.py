@@ -180,7 +180,7 @@ run(cell(tier=tier), open_cache(data), results)
 
 def test_the_peak_memory_of_a_cell_is_its_own(tmp_path, results):
     work = instead("""
-from sharp_maml.train import peak_memory
+from sharp_maml.progress import peak_memory
 if seed == "0":
     held = b"x" * 2**29
 (place / "peak").write_text(str(peak_memory("cpu")))
