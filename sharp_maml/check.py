@@ -31,8 +31,11 @@ _COLUMNS = (12, 14, 9, 9, 50)
 class Law(NamedTuple):
     """What came of one law.
 
-    name: The law. verdict: What came of it. measured: The largest relative difference, where the law compares numbers.
-    tolerance: What it may be. why: What was compared, or why not, or what is wrong.
+    name: The law.
+    verdict: What came of it.
+    measured: The largest relative difference, where the law compares numbers.
+    tolerance: What that may be.
+    why: What was compared, or why nothing was, or what is wrong.
     """
 
     name: str
@@ -92,10 +95,10 @@ def check_method(method: Method | Callable[..., Method], params: Params, episode
 
           (f(x + h d) - f(x - h d)) / 2h,   h = eps^(1/3), where truncation h^2 meets rounding eps / h.
 
-    That function is the meta-loss, where perturbations are differentiated or there are none. Otherwise it is what the
-    variant holds constant that must be held: x = theta + alpha_up u with the upper direction u as it was made; the
-    lower directions that are constants, given again as they were; and with `first_order` f(x) is the mean query loss at
-    the adapted parameters moved by x - theta. A method that is not made here must have the gradient of its own loss.
+    Without a radius f is the method's own loss at x = theta. Otherwise f holds what the variant holds constant:
+    x = theta + alpha_up u is the point that the upper ascent reached; lower directions are given again as they were,
+    unless the gradient flows through them; and with `first_order` f(x') is the mean query loss at the adapted
+    parameters moved by x' - x. Of a method that is made already f is its own loss.
 
     All but `dtype` are computed in float64, to which parameters and episodes are converted. A difference is believed
     where steps of h and h / 2 have the slope and the bend of a smooth function; across a kink of a ReLU or a
@@ -104,8 +107,9 @@ def check_method(method: Method | Callable[..., Method], params: Params, episode
 
     Args:
         method: What makes the method: a function whose keywords have defaults, such as
-            `functools.partial(sharp_maml_method, logits, beta_low=0.1, alpha_up=0.01)`. Laws need some of the keywords
-            that `sharp_maml_method` has, and are not applicable without. Or the method itself, made already.
+            `functools.partial(sharp_maml_method, logits, beta_low=0.1, alpha_up=0.01)`. Laws change some of these
+            keywords, by the names that `sharp_maml_method` has, and are not applicable without; a setting that is no
+            keyword is taken to be the default there. Or the method itself, made already.
         params: Parameters to try it at, away from special points such as zeros.
         episodes: Two episodes or more.
 
@@ -119,14 +123,14 @@ def check_method(method: Method | Callable[..., Method], params: Params, episode
     if len(episodes) < 2:
         raise ValueError(f"episodes must be at least 2, so that their order can be changed; got {len(episodes)}")
     make = _maker(method)
-    keywords = inspect.signature(make).parameters.values()
-    without = [each.name for each in keywords if each.default is each.empty and each.kind is not each.VAR_KEYWORD]
+    every = inspect.signature(make).parameters.values()
+    settings = {each.name: each.default for each in every if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+    without = [name for name, default in settings.items() if default is inspect.Parameter.empty]
     if without:
         raise ValueError(
             f"method must be a Method, or make one without arguments; this one needs {', '.join(without)}: give it "
             "with functools.partial"
         )
-    settings = {each.name: each.default for each in keywords if each.kind is not each.VAR_KEYWORD}
     subject = _Subject(make, settings, _cast(params, torch.float64), _cast(list(episodes), torch.float64))
     laws: list[Law] = []
     for name, law in _LAWS.items():
@@ -168,11 +172,12 @@ class _Subject:
     episodes: list[Episode]
 
     def made(self, **changes: Any) -> Method:
-        """The method with other settings."""
+        """The method with other settings; a direction that counts its calls needs them one after the other."""
         absent = [name for name in changes if name not in self.settings]
         if absent:
             raise _NotApplicableError(f"the method is made without a keyword {', '.join(absent)}")
-        return self.make(**({"execution": PLAIN} if "execution" in self.settings else {}) | changes)
+        in_order = {"execution": PLAIN} if "direction" in changes and "execution" in self.settings else {}
+        return self.make(**in_order | changes)
 
     def gradient(
         self, method: Method, params: Params | None = None, episodes: Sequence[Episode] | None = None
@@ -187,7 +192,7 @@ class _Subject:
 
 
 def _structure(subject: _Subject) -> Law:
-    result = subject.gradient(subject.made())
+    result = subject.made().gradient(_copied(subject.params), _copied(subject.episodes))
     shapes = {name: tuple(value.shape) for name, value in subject.params.items()}
     found = {name: tuple(value.shape) for name, value in result.grad.items()}
     losses = {"loss": result.loss, "loss_ascent": result.loss_ascent}
@@ -196,8 +201,7 @@ def _structure(subject: _Subject) -> Law:
     wrong += [f"{name} has {value.ndim} dimensions" for name, value in losses.items() if value.ndim]
     for name, value in {**result.grad, **losses}.items():
         wrong += [f"{name} is not finite"] if not torch.isfinite(value).all() else []
-    attached = subject.made().gradient(_copied(subject.params), _copied(subject.episodes))
-    wrong += ["a graph is kept"] if any(value.requires_grad for value in tree_leaves(attached)) else []
+    wrong += ["a graph is kept"] if any(value.requires_grad for value in tree_leaves(result)) else []
     return Law("", "failed" if wrong else "passed", None, None, "; ".join(wrong) or "names, shapes, finite, detached")
 
 
@@ -311,9 +315,10 @@ def _gradient(subject: _Subject) -> Law:
     if not errors:
         why = "differences at two steps disagree along every direction: a kink or a jump is within reach"
         return Law("", "inconclusive", None, tolerance, why)
-    hint = "" if subject.settings else "; where constants are held, give what makes the method, not the method"
-    why = f"central differences along {len(errors)} of {DIRECTIONS} directions{hint}"
-    return _compared(max(errors), tolerance, why)
+    found = _compared(max(errors), tolerance, f"central differences along {len(errors)} of {DIRECTIONS} directions")
+    if found.verdict == "failed" and not subject.settings:
+        return found._replace(why=f"{found.why} of its own loss; if it holds constants, give what makes the method")
+    return found
 
 
 _LAWS: dict[str, Callable[[_Subject], Law]] = {
@@ -334,29 +339,26 @@ def _claim(subject: _Subject) -> tuple[MetaGradient, Params, Callable[[Params], 
     settings = subject.settings
     low, up, first_order = (settings.get(name) for name in ("alpha_low", "alpha_up", "first_order"))
     if not (low or up or first_order):
-        result = subject.gradient(subject.made())
+        method = subject.made()
+        result = subject.gradient(method)
         if result.loss != result.loss_ascent:
-            raise _NotApplicableError(
-                "the gradient is taken at another point than the loss: give what makes the method"
-            )
-        return result, subject.params, lambda x: subject.gradient(subject.made(), x).loss
+            raise _NotApplicableError("the gradient is taken above the point of the loss: give what makes the method")
+        return result, subject.params, lambda x: subject.gradient(method, x).loss
 
     made: list[Params] = []
+    perturbation = settings.get("perturbation", "reused")
     result = subject.gradient(subject.made(direction=_recording(settings.get("direction"), made)))
     point, held = subject.params, made
     if up:  # the direction of the upper ascent comes after those of the pass below, and before those of the pass above
-        is_reused = settings.get("perturbation") == "reused"
-        below = len(made) - 1 if is_reused else (len(made) - 1) // 2
-        point, held = add_scaled(point, made[below], up), made[:below] if is_reused else made[below + 1 :]
+        below = len(made) - 1 if perturbation == "reused" else (len(made) - 1) // 2
+        point = add_scaled(point, made[below], up)
+        held = made[:below] if perturbation == "reused" else made[below + 1 :]
     if first_order:
         return result, point, _moved_query_loss(subject, point, held)
-    if settings.get("perturbation") == "differentiated":
-        return result, point, lambda x: subject.gradient(subject.made(alpha_up=0.0), x).loss
-    return (
-        result,
-        point,
-        lambda x: subject.gradient(subject.made(alpha_up=0.0, direction=_replaying(held)), x).loss,
-    )
+    if perturbation == "differentiated":
+        flowing = subject.made(alpha_up=0.0)
+        return result, point, lambda x: subject.gradient(flowing, x).loss
+    return result, point, lambda x: subject.gradient(subject.made(alpha_up=0.0, direction=_replaying(held)), x).loss
 
 
 def _moved_query_loss(subject: _Subject, point: Params, held: list[Params]) -> Callable[[Params], Tensor]:
@@ -371,10 +373,8 @@ def _moved_query_loss(subject: _Subject, point: Params, held: list[Params]) -> C
 
     def function(x: Params) -> Tensor:
         moved = [add_scaled(add_scaled(end, x, 1.0), point, -1.0) for end in adapted]
-        losses = [
-            subject.gradient(query, *pair).loss for pair in zip(moved, ([e] for e in subject.episodes), strict=True)
-        ]
-        return torch.stack(losses).mean()
+        pairs = zip(moved, subject.episodes, strict=True)
+        return torch.stack([subject.gradient(query, end, [episode]).loss for end, episode in pairs]).mean()
 
     return function
 
@@ -414,10 +414,11 @@ def _recording(direction: Direction | None, made: list[Params]) -> Direction:
 def _replaying(made: Sequence[Params]) -> Direction:
     """Gives again what a direction gave, one after the other: a constant."""
     units = iter(made)
-    return lambda params, grad: (
-        next(units),
-        lambda w: ({}, {name: torch.zeros_like(value) for name, value in w.items()}),
-    )
+
+    def nothing(w: Params) -> tuple[Params, Params]:
+        return {}, {name: torch.zeros_like(value) for name, value in w.items()}
+
+    return lambda params, grad: (next(units), nothing)
 
 
 class _ExchangeError(Exception):

@@ -12,19 +12,21 @@ from sharp_maml import (
     ASCENTS,
     Batch,
     Episode,
+    Execution,
     Method,
     MethodError,
     adapt,
     check_method,
     conv4,
     from_module,
+    in_threads,
     matching_method,
     meta_gradient,
     mlp,
     sharp_maml_method,
 )
 from sharp_maml.base import PLAIN
-from tests.sharp_maml.oracles import smooth_loss, smooth_problem
+from tests.sharp_maml.oracles import smooth_logits, smooth_loss, smooth_problem
 
 LAWS = ("structure", "state", "aliasing", "dtype", "order", "processes", "zero radius", "gradient")
 VARIANTS = {"maml": (0.0, 0.0), "low": (0.3, 0.0), "up": (0.0, 0.3), "both": (0.3, 0.2)}
@@ -135,18 +137,25 @@ def test_a_convolutional_network_with_pooling_passes():
 
 
 def test_a_loss_of_ones_own_is_given_by_what_makes_the_method():
+    """With the keywords that the laws change, and no others."""
     params, episodes = smooth_problem(3, tasks=3)
 
-    def make(*, beta_low=0.2, alpha_low=0.1, alpha_up=0.1, direction=ASCENTS["gradient"].direction, execution=PLAIN):
-        keywords = {"alpha_low": alpha_low, "direction": direction}
-        gradient = partial(
-            meta_gradient, smooth_loss, beta_low=beta_low, alpha_up=alpha_up, execution=execution,
-            perturbation="recomputed", **keywords,
-        )  # fmt: skip
-        end = torch.no_grad()(partial(adapt, smooth_loss, beta_low=beta_low))
-        return Method(gradient, end, lambda adapted, episode, mode: smooth_loss(adapted, episode.query).detach())
+    def make(*, alpha_low=0.1, alpha_up=0.1, direction=ASCENTS["gradient"].direction, execution=PLAIN):
+        given = {"beta_low": 0.2, "alpha_low": alpha_low, "direction": direction}
+        gradient = partial(meta_gradient, smooth_loss, alpha_up=alpha_up, execution=execution, **given)
+        end = torch.no_grad()(partial(adapt, smooth_loss, **given))
+        return Method(gradient, end, lambda adapted, episode, mode: smooth_logits(adapted, episode.query.inputs))
 
     assert verdicts(check_method(make, params, episodes)) == dict.fromkeys(LAWS, "passed")
+
+
+def test_a_method_is_tried_in_the_execution_that_it_was_made_with():
+    logits, params, episodes = problem()
+    execution = Execution(map_episodes=in_threads(2))
+    make = partial(sharp_maml_method, logits, beta_low=0.2, alpha_low=0.3, alpha_up=0.2, execution=execution)
+    assert verdicts(check_method(make, params, episodes)) == dict.fromkeys(LAWS, "passed")
+    first_alone = Execution(map_episodes=lambda function, items: map(function, list(items)[:1] * len(episodes)))
+    assert "order" in broken(partial(make, execution=first_alone), params, episodes)
 
 
 # What is broken, and the law that must tell.

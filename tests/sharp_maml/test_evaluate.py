@@ -245,6 +245,18 @@ def test_no_episodes_are_refused(trained, episodes):
         evaluate(load_checkpoint(trained[1]), trained[0], name="x", episodes=episodes)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_an_error_and_no_accuracy(trained, tmp_path, capsys, value):
+    """The largest of them has a place, and so would be an answer."""
+    checkpoint = load_checkpoint(trained[1])
+    tensors = {name: each.clone() for name, each in checkpoint.tensors.items()}
+    tensors["params/head.bias"][0] = value
+    save_checkpoint(tmp_path / "spoiled.safetensors", tensors=tensors, metadata=checkpoint.metadata)
+    assert main([str(tmp_path / "spoiled.safetensors"), str(trained[2]), "--episodes", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the logits of test episode 0 (transductive batch norm) are not finite: ")
+
+
 @pytest.mark.parametrize("key", ["config", "data", "progress"])
 def test_a_checkpoint_that_is_not_the_trainers_is_refused(trained, key):
     checkpoint = load_checkpoint(trained[1])

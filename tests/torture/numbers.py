@@ -201,7 +201,9 @@ STAGES: dict[str, Callable[[float], Any]] = {
     "a pixel of a support set": lambda value: _in_pixels("support", value),
     "a pixel of a query set": lambda value: _in_pixels("query", value),
     "the loss": lambda value: _in_result(lambda found: found._replace(loss=0 * found.loss + value)),
-    "the loss above": lambda value: _in_result(lambda found: found._replace(loss_ascent=0 * found.loss + value)),
+    "the loss at the upper ascent point": lambda value: _in_result(
+        lambda found: found._replace(loss_ascent=0 * found.loss + value)
+    ),
     "an entry of the gradient": lambda value: _in_result(
         lambda found: found._replace(grad=_first_entry(found.grad, value))
     ),
@@ -365,7 +367,9 @@ def another_processor() -> dict[str, Any]:
     points = ("theta", "eps_m", "adapted", "eps", "adapted_above", "next")
     pairs = [(path[:, number], tracked["paths"][name]) for number, name in enumerate(names)]
     pairs += [(step[name], tracked["one_step"][name]) for name in points]
-    found, expected = (np.concatenate([np.reshape(pair[side], (-1, 2)) for pair in pairs]) for side in (0, 1))
+    found, expected = (
+        np.concatenate([np.asarray(pair[side], dtype=np.float64).reshape(-1, 2) for pair in pairs]) for side in (0, 1)
+    )
     errors = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     return {"device": tracked["device"], "points": len(expected), "largest": float(errors.max())}
 
