@@ -85,8 +85,9 @@ regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains wha
 mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and who notices (a quarter of an hour): RESULTS=dir
 	$(RUN) -m tests.theory.mutants $(if $(RESULTS),--output $(RESULTS)/theory)
 
-torture: $(VENV)/dev  ## damaged inputs, 10,000 of each kind, for everything that reads a file (half an hour): INPUTS=n RESULTS=dir
+torture: $(VENV)/dev  ## damaged inputs for all that reads a file, and numbers under stress (half an hour): INPUTS=n ITERATIONS=n RESULTS=dir
 	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(RESULTS),--output $(RESULTS)/torture)
+	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.numbers $(if $(ITERATIONS),--iterations $(ITERATIONS)) $(if $(RESULTS),--output $(RESULTS)/torture)
 
 licences: $(VENV)/dev  ## the licence of everything that is installed, as its own metadata say
 	@$(RUN) requirements/licences.py

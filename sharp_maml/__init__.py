@@ -21,6 +21,7 @@ from sharp_maml.base import (
     Params,
     QueryLoss,
 )
+from sharp_maml.check import Law, MethodCheck, MethodError, check_method
 from sharp_maml.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -90,9 +91,12 @@ __all__ = [
     "Estimate",
     "Execution",
     "Images",
+    "Law",
     "LossFn",
     "MetaGradient",
     "Method",
+    "MethodCheck",
+    "MethodError",
     "Model",
     "NonFiniteError",
     "Params",
@@ -106,6 +110,7 @@ __all__ = [
     "add_scaled",
     "ascent",
     "build",
+    "check_method",
     "check_protocol",
     "clopper_pearson",
     "conv4",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sharp_maml.base import Batch, BatchNorm, Episode, Method, Params
+from sharp_maml.base import Batch, BatchNorm, Episode, Method, NonFiniteError, Params
 from sharp_maml.checkpoint import Checkpoint, CheckpointError, trained_params
 from sharp_maml.config import Config
 from sharp_maml.data import Dataset, Protocol, episode, episode_digest
@@ -69,6 +69,7 @@ def correct_counts(
 
     Raises:
         ValueError: There are no episodes, or the split is too small for them.
+        NonFiniteError: A logit is not finite; the largest of such has no meaning.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be >= 1, got {episodes}")
@@ -80,8 +81,15 @@ def correct_counts(
         drawn = to_device(drawn, config.device)
         adapted = method.adapt(params, drawn.support)
         for mode in modes:
-            found = method.logits(adapted, drawn, mode).argmax(-1)
-            counts[mode][index] = int((found == drawn.query.targets).sum())
+            logits = method.logits(adapted, drawn, mode)
+            right = (logits.argmax(-1) == drawn.query.targets).sum()
+            count, zero = torch.stack([right, (0 * logits).sum()]).tolist()  # one wait for the device
+            if zero != 0:  # NaN
+                raise NonFiniteError(
+                    f"the logits of {split} episode {index} ({mode} batch norm) are not finite: use a smaller beta_low "
+                    "or fewer test_steps, and look for NaN in the parameters and in the data"
+                )
+            counts[mode][index] = int(count)
     return counts
 
 
@@ -146,6 +154,7 @@ def evaluate(
     Raises:
         CheckpointError: The checkpoint is not one of the trainer.
         ValueError: The images are not of the size or channels that the network was trained on, or too few.
+        NonFiniteError: See `correct_counts`.
     """
     trained, trained_on, progress = (entry(checkpoint, key) for key in ("config", "data", "progress"))
     config = Config.from_mapping(trained)

@@ -96,7 +96,8 @@ def train(
 
     Raises:
         ValueError: The data do not fit the configuration, or the directory holds a run of another one.
-        NonFiniteError: A loss or gradient is not finite; `last` holds the parameters before that step.
+        NonFiniteError: A loss or gradient is not finite, and `last` holds the parameters before that step; or
+            parameters, moments of the optimizer or logits of a validation are not.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     if dataset.size != config.image_size:
@@ -204,7 +205,7 @@ class _Run:
         result = self.gradient(episodes)
         seen = [result.loss, result.loss_ascent, norm(result.grad), self._size()]
         loss, loss_ascent, size, of_params = torch.stack(seen).tolist()
-        self._require_finite(of_params)
+        self._require_finite("parameters", of_params)
         if not math.isfinite(loss + loss_ascent + size):
             self._stop_at_non_finite(episodes, loss, loss_ascent, size)
         for name, value in self.params.items():
@@ -227,12 +228,19 @@ class _Run:
         """Norm of the parameters."""
         return norm({name: value.detach() for name, value in self.params.items()})
 
-    def _require_finite(self, of_params: float) -> None:
-        if not math.isfinite(of_params):
+    def _require_finite(self, what: str, size: float) -> None:
+        if not math.isfinite(size):
             raise NonFiniteError(
-                f"step {self.state.step}: the parameters are not finite after the update; "
+                f"step {self.state.step}: the {what} are not finite after the update; "
                 f"{self.directory / 'last.safetensors'} holds an earlier step, if one was saved. Use a smaller beta_up."
             )
+
+    def _require_finite_state(self) -> None:
+        """Of the parameters, and of the optimizer's moments: an infinite one stops its parameter without a sign."""
+        moments = [moment for state in self.optimizer.state.values() for moment in state.values()]
+        zero = sum((0 * moment).sum() for moment in moments if isinstance(moment, Tensor))
+        self._require_finite("parameters", float(self._size()))
+        self._require_finite("optimizer's moments", float(zero))
 
     def _stop_at_non_finite(self, episodes: Sequence[Episode], *seen: float) -> None:
         """Replay the episodes one at a time to name the first that is not finite, save what is good, and raise."""
@@ -263,16 +271,22 @@ class _Run:
         """A point of the curve, on the validation classes; the best is saved as `best`. Rank 0 alone does it."""
         if self.ranks.rank != 0:
             return None
-        counts = correct_counts(
-            self.method,
-            {name: value.detach() for name, value in self.params.items()},
-            self.dataset,
-            "validation",
-            self.config,
-            episodes=self.config.validation_episodes,
-            modes=[self.config.batch_norm],
-            on_episode=on_episode,
-        )[self.config.batch_norm]
+        self._require_finite_state()
+        try:
+            counts = correct_counts(
+                self.method,
+                {name: value.detach() for name, value in self.params.items()},
+                self.dataset,
+                "validation",
+                self.config,
+                episodes=self.config.validation_episodes,
+                modes=[self.config.batch_norm],
+                on_episode=on_episode,
+            )[self.config.batch_norm]
+        except NonFiniteError as error:
+            raise NonFiniteError(
+                f"step {self.state.step}: {error}. {self.directory / 'last.safetensors'} holds the state of this step"
+            ) from error
         accuracy = interval_over_episodes(counts / (self.config.ways * self.config.queries))
         bounds = accuracy.to_dict()  # None where one episode gives no interval
         point = {
@@ -316,7 +330,7 @@ class _Run:
         if self.lock is None:  # not rank 0
             return
         self.lock.require_held()
-        self._require_finite(float(self._size()))
+        self._require_finite_state()
         now = time.perf_counter()
         self.state.seconds += now - self.clock
         self.clock = now

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from sharp_maml import ASCENTS, MODELS, Ascent, Batch, Episode, from_module, load_checkpoint, meta_gradient
+from sharp_maml import (
+    ASCENTS,
+    MODELS,
+    Ascent,
+    Batch,
+    Episode,
+    check_method,
+    from_module,
+    load_checkpoint,
+    meta_gradient,
+    mlp,
+    sharp_maml_method,
+)
 from sharp_maml.config import Config
 from sharp_maml.train import train
 from tests.sharp_maml.oracles import relative_error, smooth_loss, smooth_problem
@@ -149,6 +163,40 @@ def test_an_ascent_without_draws_works_under_vmap(name):
     for lane, factor in enumerate((1, -2)):
         expected = direction(params, {key: factor * value for key, value in grad.items()})[0]
         assert relative_error({key: value[lane] for key, value in found.items()}, expected) <= 1e-14
+
+
+# The laws of the core.
+
+
+def tried(model, params, inputs, **settings) -> dict[str, str]:
+    """What came of each law on two episodes of three classes."""
+    episodes = [Episode(*(Batch(inputs(3, 2 * m + half), torch.arange(3)) for half in range(2))) for m in range(2)]
+    make = partial(sharp_maml_method, model.logits, beta_low=0.1, **settings)
+    return {law.name: law.verdict for law in check_method(make, params, episodes).laws}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_network_passes_every_law(name):
+    assert set(tried(network(name, "fused"), parameters(name), images).values()) == {"passed"}
+
+
+@pytest.mark.parametrize("perturbation", ["reused", "differentiated"])
+@pytest.mark.parametrize("name", ASCENTS)
+def test_an_ascent_passes_every_law(name, perturbation):
+    """But that a drawn one that is differentiated jumps with the last digit of the gradient."""
+    model, generator = mlp(sizes=(4, 5, 3)), torch.Generator().manual_seed(0)
+    found = tried(
+        model,
+        model.init(generator),
+        lambda n, seed: torch.randn(n, 4, generator=generator),
+        alpha_low=0.01,
+        alpha_up=0.01,
+        direction=ASCENTS[name].for_names({"layer1.bias"}),
+        perturbation=perturbation,
+    )
+    jumps = ASCENTS[name].draws and perturbation == "differentiated"
+    assert found.pop("gradient") == ("inconclusive" if jumps else "passed")
+    assert set(found.values()) == {"passed"}
 
 
 # Training.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import get_args
 
 import pytest
@@ -118,3 +119,15 @@ def test_the_choices_and_numbers_of_the_help_are_those_of_the_package(capsys):
     assert main(["evaluate", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert ", ".join(f"{name} ({number:,})" for name, number in PRESETS.items()) in said
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_an_error_and_no_accuracy(trained, tmp_path, capsys, value):
+    """The largest of them has a place, and so would be an answer."""
+    checkpoint = load_checkpoint(trained[1])
+    tensors = {name: each.clone() for name, each in checkpoint.tensors.items()}
+    tensors["params/head.bias"][0] = value
+    save_checkpoint(tmp_path / "spoiled.safetensors", tensors=tensors, metadata=checkpoint.metadata)
+    assert main(["evaluate", str(tmp_path / "spoiled.safetensors"), str(trained[2]), "--episodes", "1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: the logits of test episode 0 (transductive batch norm) are not finite: ")
