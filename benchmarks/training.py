@@ -30,6 +30,7 @@ from sharp_maml import (
     Episode,
     MetaGradient,
     Params,
+    Result,
     build,
     load_checkpoint,
     open_dataset,
@@ -37,6 +38,7 @@ from sharp_maml import (
     provenance,
     trained_params,
     write_atomically,
+    write_result,
 )
 from sharp_maml.evaluate import correct_counts
 from sharp_maml.methods import Experiment
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=600, help="validation episodes (default 600)")
     parser.add_argument("--seeds", type=int, default=2, help="seeds, from 0 (default 2)")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread (default 2)")
-    parser.add_argument("--output", type=Path, default=Path("results/training"), help="runs, and record.json")
+    parser.add_argument("--output", type=Path, default=Path("results/bench/training"), help="runs; the record is beside")
     parser.add_argument("--cell", nargs=3, metavar=("VARIANT", "SIDE", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
 
@@ -160,18 +162,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
     open_dataset(options.data, size=configuration("maml", 0, 1).image_size)  # decoded once, before the others read it
+    origin = provenance(module="benchmarks.training")  # the code may change meanwhile
     with ThreadPoolExecutor(options.jobs) as pool:
         found = dict(zip(cells, pool.map(finish, cells), strict=True))
-    record = {
-        "schema": 1,
-        **provenance(),
+    payload = {
         "data": found[cells[0]]["data"],
         "iterations": options.iterations,
         "episodes": options.episodes,
         "rows": compare(found, range(options.seeds)),
     }
-    write_atomically(options.output / "record.json", (json.dumps(record, indent=1) + "\n").encode())
-    for row in record["rows"]:
+    write_result(options.output.with_suffix(".json"), Result("training", origin, payload))
+    for row in payload["rows"]:
         for side, found_here in row["difference_to_plain"].items():
             low, high = found_here["low"], found_here["high"]
             print(f"{row['variant']}, {side} - plain: {found_here['mean']:+.2f} [{low:.2f}, {high:.2f}] points")

@@ -59,7 +59,8 @@ from sharp_maml.meta import adapt, meta_gradient, meta_loss
 from sharp_maml.methods import build, network, sharp_maml_method
 from sharp_maml.models import MODELS, Model, conv4, from_module, mlp, resnet12
 from sharp_maml.module import SharpMAML
-from sharp_maml.records import Record, RecordError, provenance, read_records, write_record
+from sharp_maml.records import Record, provenance, read_records, write_record
+from sharp_maml.results import KINDS, RecordError, Result, read_result, write_result
 from sharp_maml.sharpness import (
     epsilon_sharpness,
     filter_normalised_direction,
@@ -68,12 +69,14 @@ from sharp_maml.sharpness import (
     leading_eigenvalues,
     loss_on_plane,
 )
+from sharp_maml.sources import sources
 from sharp_maml.tree import add_scaled, dot, mean, norm
 
 __all__ = [
     "ADAPTATION",
     "ASCENTS",
     "DATA_FORMS",
+    "KINDS",
     "MODELS",
     "Ascent",
     "Batch",
@@ -100,6 +103,7 @@ __all__ = [
     "QueryLoss",
     "Record",
     "RecordError",
+    "Result",
     "RunDirectoryLock",
     "SharpMAML",
     "adapt",
@@ -138,11 +142,14 @@ __all__ = [
     "paired_difference",
     "provenance",
     "read_records",
+    "read_result",
     "resnet12",
     "save_checkpoint",
     "sharp_maml_method",
+    "sources",
     "trained_params",
     "write_atomically",
     "write_cache",
     "write_record",
+    "write_result",
 ]

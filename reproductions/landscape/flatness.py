@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from reproductions import study
-from reproductions.landscape import decide, figures
+from reproductions.landscape import figures
 from reproductions.landscape.accuracy import gaps, points, rank_correlation
+from reproductions.landscape.decide import TRACKED
 from reproductions.landscape.measure import MEASURES
 from reproductions.tables.records import finished_records, tracked_records
 from reproductions.tables.specification import Tier, load
-from sharp_maml import Record
+from sharp_maml import Record, read_result
 
 
 def read(tier: Tier, results: Path | None) -> tuple[list[Record], dict[str, Any]]:
@@ -25,8 +26,10 @@ def read(tier: Tier, results: Path | None) -> tuple[list[Record], dict[str, Any]
     tables, _ = load()
     table = tables[tier.tables[0]]
     if results is None:
-        return tracked_records(table, tier), decide.read(decide.TRACKED / f"{tier.name}.json")
-    return finished_records(table, tier, results), decide.read(results / "landscape" / f"{tier.name}.json")
+        records, place = tracked_records(table, tier), TRACKED
+    else:
+        records, place = finished_records(table, tier, results), results / "landscape"
+    return records, dict(read_result(place / f"{tier.name}.json", "landscape").payload)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

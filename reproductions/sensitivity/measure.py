@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from reproductions.study import RECORDS, read_study, write_study
+from reproductions.study import RECORDS
 from reproductions.tables.specification import MODE, Cell
-from sharp_maml import Dataset, Estimate, interval_over_seeds, load_checkpoint, open_dataset
+from sharp_maml import Dataset, Estimate, interval_over_seeds, load_checkpoint, open_dataset, write_atomically
 from sharp_maml.evaluate import evaluate
 
 TRACKED = RECORDS / "sensitivity"
@@ -58,15 +58,6 @@ def shifts(accuracies: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]
     }
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A record that `main` wrote.
-
-    Raises:
-        FileNotFoundError: It is not there; the message names the command that makes it.
-    """
-    return read_study(path, f"python -m reproductions.sensitivity --tier {path.stem} --data DIR")
-
-
 def judge(cell: Cell, data: Path, results: Path, console: Console) -> dict[str, float]:
     """Accuracy of a cell's network by choice; what was judged before is read."""
     directory = cell.directory(results)
@@ -84,5 +75,5 @@ def judge(cell: Cell, data: Path, results: Path, console: Console) -> dict[str, 
             found[name] = measure(cell, dataset, results, choice)
             console.print(f"{cell.row.name}, seed {cell.seed}, {name}: {found[name]:.2f} %", highlight=False)
             content = {"config_digest": cell.config.digest, "accuracies": found}
-            write_study(content, path)
+            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
     return {name: found[name] for name in CHOICES}
