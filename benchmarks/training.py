@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=600, help="validation episodes (default 600)")
     parser.add_argument("--seeds", type=int, default=2, help="seeds, from 0 (default 2)")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread (default 2)")
-    parser.add_argument("--output", type=Path, default=Path("results/bench/training"), help="runs; the record is beside")
+    parser.add_argument("--output", type=Path, default=Path("results/bench/training"), help="runs; record beside")
     parser.add_argument("--cell", nargs=3, metavar=("VARIANT", "SIDE", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
 

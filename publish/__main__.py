@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
     )
     parser.add_argument("--check", action="store_true", help="change nothing, name what is out of date")
     parser.add_argument("--from", dest="results", type=Path, metavar="DIR", help="bring fresh results from there first")
-    parser.add_argument("--only", nargs="+", default=[], metavar="PLACE", help="such as tables/cpu or theory/regime.json")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PLACE", help="such as tables/cpu theory/regime.json")
     parser.add_argument("--networks", action="store_true", help="with tables, bring the best network of each row too")
     options = parser.parse_args(arguments)
     if options.results is None and (options.only or options.networks):

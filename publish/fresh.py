@@ -54,7 +54,7 @@ def bring(results: Path, records: Path, only: Sequence[str] = (), *, networks: b
     _, tiers = load()
     runs = {tier: track.finished(tiers[tier], results) for tier in tiers if is_wanted(f"tables/{tier}")}
     if not found and not any(runs.values()):
-        raise RecordError(f"{results} has no results{f' in {chr(44).join(only)}' if only else ''} that records can take")
+        raise RecordError(f"{results} has nothing that records could take{' of ' if only else ''}{', '.join(only)}")
     for path, result in found.items():
         write_result(path, result)
     told = [str(path) for path in found]

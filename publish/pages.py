@@ -121,9 +121,9 @@ def larger_and_smaller(items: Sequence[Item]) -> str:
     larger = [item for item, _, high in intervals if high < 0.5]
     chosen, of_chosen = (sum("chosen" in item.label for item in some) for some in (smaller, items))
     return (
-        f"larger in {len(larger)} and smaller in {len(smaller)} of {len(items)} cells (landscape, start, alpha, constant "
-        f"or decaying radius), the others being undecided; with the best alpha for each, smaller in {chosen} of the "
-        f"{of_chosen} cells"
+        f"larger in {len(larger)} and smaller in {len(smaller)} of {len(items)} cells (landscape, start, alpha, "
+        "constant or decaying radius), the others being undecided; with the best alpha for each, smaller in "
+        f"{chosen} of the {of_chosen} cells"
     )
 
 

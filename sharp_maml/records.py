@@ -1,8 +1,8 @@
 """The result of one training run, a cell of a table, and the provenance of every result.
 
 A record says what was run (config, data, protocol), by what (commit, versions, device) and what came out (accuracies of
-every test episode, estimates, learning curve). On disk it is the payload of a result of kind `table-cell`. Records of an
-earlier form are brought into today's as they are read.
+every test episode, estimates, learning curve). On disk it is a result of kind `table-cell`. Records of an earlier form
+are brought into today's as they are read.
 Read next: `estimates.py`, whose intervals are made from the accuracies; `evaluate.py`, which makes records.
 """
 
@@ -30,8 +30,8 @@ from sharp_maml.sources import sources
 
 KIND = "table-cell"
 SCHEMA = KINDS[KIND].schema
-"""3: in the envelope of all results; 2 had none. The digest of a configuration is that of the settings which differ from
-their defaults; 1 hashed all settings."""
+"""3: in the envelope of all results; 2: the digest of a configuration is that of the settings which differ from their
+defaults; 1 hashed all settings."""
 
 PROTOCOL_KEYS = (
     "ways",

@@ -89,7 +89,8 @@ class Result:
             return f"Measured before records held digests of their sources, at commit {(commit or 'unknown')[:10]}."
         if not (since := changed(held)):
             return ""
-        return f"**Measured by earlier code**: {', '.join(since)} changed since; `{KINDS[self.kind].made_by}` measures anew."
+        made_by = KINDS[self.kind].made_by
+        return f"**Measured by earlier code**: {', '.join(since)} changed since; `{made_by}` measures anew."
 
     @classmethod
     def from_dict(cls, values: Any, kind: str) -> Result:
@@ -183,14 +184,14 @@ def _number(text: str) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it: lists for tuples, floats for other real numbers, None for every number that is not finite."""
+    """The value as JSON has it: lists for tuples, floats for other real numbers, None for what is not finite."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if isinstance(value, Real) and not isinstance(value, int):  # fractions, and what NumPy has
-        return float(value) if math.isfinite(value) else None
-    return value
+    if isinstance(value, int) or not isinstance(value, Real):
+        return value
+    return float(value) if math.isfinite(value) else None  # also fractions, and what NumPy has
 
 
 def _pretty(value: Any, indent: str, key: str = "") -> str:

@@ -2,8 +2,8 @@
 
 A result keeps them. A claim that was measured by other code is refused, so that no number stands in a report beside
 code that would not give it; what other results show says which code has changed since. Docstrings, comments and blank
-lines do not count, nor does what is not Python. A name that a package hands on is looked up where it is defined, so that
-a claim that uses the meta-gradient does not depend on the trainer. Read next: `results.py`.
+lines do not count, nor does what is not Python. A name that a package hands on is looked up where it is defined, so
+that a claim that uses the meta-gradient does not depend on the trainer. Read next: `results.py`.
 """
 
 from __future__ import annotations

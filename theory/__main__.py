@@ -1,8 +1,8 @@
 """Check the claims: `python -m theory [--budget full] [--only rate_bound] [--list]`.
 
-Writes a record and a figure a claim and `REPORT.md`, by default under `results/theory/`; `make publish` writes the report
-of the tracked records. Exit code 1 if a claim did not
-come out as expected, or a control did. The smoke budget shows that everything runs, and decides nothing.
+Writes a record and a figure a claim and `REPORT.md`, by default under `results/theory/`; the report of the tracked
+records is written by `make publish`. Exit code 1 if a claim did not come out as expected, or a control did. The smoke
+budget shows that everything runs, and decides nothing.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def measure() -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see `--help`."""
     parser = argparse.ArgumentParser(prog="python -m reproductions.method", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--output", type=Path, default=Path("results/method.json"), help="the record; default: %(default)s")
+    parser.add_argument("--output", type=Path, default=Path("results/method.json"), help="default: %(default)s")
     options = parser.parse_args(arguments)
     origin = provenance(module="reproductions.method.__main__")  # the code may change meanwhile
     record = measure()

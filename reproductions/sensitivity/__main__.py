@@ -1,7 +1,7 @@
 """How far choices of the protocol move one number: `python -m reproductions.sensitivity --tier cpu --data DIR`.
 
-Each network has its own JSON, so that a run that was cut off goes on; then come one record and the figure. `make publish`
-brings the record into the repository and draws its figure. Read next: `measure.py`.
+Each network has its own JSON, so that a run that was cut off goes on; then come one record and the figure. `make
+publish` brings the record into the repository and draws its figure. Read next: `measure.py`.
 """
 
 from __future__ import annotations

@@ -72,4 +72,3 @@ def copy(runs: Sequence[tuple[Path, Record]], place: Path, *, networks: bool = F
 def _best(record: Record) -> float:
     """The highest accuracy on the validation classes that the run had."""
     return max(point["validation_accuracy"] or 0.0 for point in record.learning_curve)
-

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from theory.check import sources as module
-from theory.check.sources import sources
+import sharp_maml.sources  # noqa: F401
+from sharp_maml.sources import changed, sources
+
+module = sys.modules["sharp_maml.sources"]  # the package has the function by that name
 
 FILES = {
     "claims": '"""A claim."""\nfrom core import step, Tree\nimport other\n',
@@ -59,6 +62,18 @@ def test_a_string_that_is_no_docstring_counts(written) -> None:
     before = written(other='TEXT = """a"""\n')
     assert written(other='TEXT = """b"""\n') != before
     assert written(other='TEXT = """# a"""\n') != written(other='TEXT = """# b"""\n')
+
+
+def test_modules_that_changed_or_are_gone_are_named(written) -> None:
+    before = written()
+    assert changed(before) == []
+    written(other="late = 1\n")
+    assert changed({**before, "core.gone": "0" * 16}) == ["other", "core.gone"]
+
+
+def test_a_module_that_the_repository_does_not_have_is_named() -> None:
+    with pytest.raises(ValueError, match=r"module must be one of the repository around .*, got torch"):
+        sources("torch")
 
 
 def test_a_claim_of_the_core_depends_on_the_core_and_not_on_the_trainer() -> None:

@@ -143,8 +143,9 @@ def page(result: Result, link: str) -> str:
     ]
     lines += [
         "",
-        f"Seed {result.payload['seed']}; {commit}{', with changes' if origin['dirty'] else ''}; Python "
-        f"{origin['python']}, torch {origin['torch']}. Memory is over what the process had before the input. An input that is accepted was "
+        f"Seed {result.payload['seed']}; {commit}{', with changes' if origin['dirty'] else ''}; "
+        f"Python {origin['python']}, torch {origin['torch']}. "
+        "Memory is over what the process had before the input. An input that is accepted was "
         "not damaged where it matters, or is now another valid one. What was found on the way stays as tests: "
         f"`tests/torture/test_torture.py`. [Record]({link}). Rerun: `make torture`.",
         *(["", result.caveat] if result.caveat else []),

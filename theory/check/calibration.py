@@ -456,9 +456,7 @@ def main(arguments: list[str] | None = None) -> int:
         "claims": found,
     }
     decided_by = {module: digest for code in codes.values() for module, digest in code.items()}
-    write_page(
-        Result("calibration", {**origin, "sources": decided_by}, payload), options.output, draw=draw, page=table
-    )
+    write_page(Result("calibration", {**origin, "sources": decided_by}, payload), options.output, draw=draw, page=table)
     return 0
 
 

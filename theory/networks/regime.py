@@ -310,7 +310,8 @@ def table(result: Result, link: str) -> str:
         "",
         second,
         "",
-        f"{settings['meta_batches']} meta-batches, {settings['samples']} samples of every task; {commit_of(result.provenance)}. "
+        f"{settings['meta_batches']} meta-batches, {settings['samples']} samples of every task; "
+        f"{commit_of(result.provenance)}. "
         "Intervals are Student's, 95 per cent, over meta-batches or over the first task of each.",
         *(["", result.caveat] if result.caveat else []),
         "",
