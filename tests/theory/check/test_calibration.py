@@ -119,6 +119,7 @@ def written(tmp_path, monkeypatch):
              "a_slope": (Rule("near", 0.08, 0.08), exponents)}  # fmt: skip
     claims = {name: claim(*both) for name, both in rules.items()}
     monkeypatch.setattr(calibration, "registry", lambda: claims)
+    monkeypatch.setattr(calibration, "sources", lambda module: {module: "0" * 16})  # made-up claims have no file
     assert main(["--replications", "50", "--output", str(tmp_path)]) == 0
     return tmp_path
 
