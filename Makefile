@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 publish landscape method notebooks docs test torture licences lint unit theory-tests theory calibration regime mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime certificate mutants slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,6 +34,10 @@ landscape: $(VENV)/main  ## is the landscape smoother? trains what is missing, m
 	$(RUN) -m reproductions.tables --tier $(TIER) --table $(or $(TABLE),landscape) --jobs $(JOBS) $(OPTIONS)
 	$(RUN) -m reproductions.landscape --tier $(TIER) --jobs $(JOBS) $(if $(DATA),--data $(DATA)) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
+
+sensitivity: $(VENV)/main  ## how far choices of the protocol move the accuracy of trained networks: TIER=... DATA=dir SEEDS=n RESULTS=dir
+	$(RUN) -m reproductions.sensitivity --tier $(TIER) $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	  $(if $(RESULTS),--results $(RESULTS))
 
 method: $(VENV)/main  ## the algorithm on two-dimensional tasks, and its lower level against the exact one
 	OMP_NUM_THREADS=1 $(RUN) -m reproductions.method $(if $(RESULTS),--output $(RESULTS)/method.json)
@@ -68,6 +72,15 @@ theory: $(VENV)/dev  ## all claims and their controls, with report and figures: 
 
 calibration: $(VENV)/dev  ## how often the claims' rules err, under planted truths and their own noise: BUDGET=test|full
 	OMP_NUM_THREADS=1 $(RUN) -m theory.check.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
+
+alarms: $(VENV)/dev  ## how often a claim comes out wrong over twenty base seeds: RESULTS=dir
+	OMP_NUM_THREADS=1 $(RUN) -m theory.check.alarms --jobs $(JOBS) $(if $(RESULTS),--output $(RESULTS)/theory/alarms.json)
+
+certificate: $(VENV)/dev  ## what the generalization bound says of trained networks: trains what is missing of the demo tier: RESULTS=dir
+	$(RUN) -m reproductions.tables --rows maml low up both --seeds 1 --jobs $(JOBS) $(if $(RESULTS),--results $(RESULTS))
+	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.certificate \
+	  $(foreach row,maml low up both,$(or $(RESULTS),results)/demo/$(row)/seed0/best.safetensors) \
+	  --data $(or $(RESULTS),results)/data/synthetic-images-16-100 --output $(or $(RESULTS),results)/theory
 
 regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains what is missing of the demo tier, measures: SEEDS=n RESULTS=dir
 	$(RUN) -m reproductions.tables --rows maml both --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))

@@ -18,9 +18,12 @@ from PIL import Image
 
 from benchmarks import page as bench
 from publish.pages import TIER
-from reproductions.landscape.figures import landscapes
+from reproductions.landscape.accuracy import points
+from reproductions.landscape.figures import accuracy_beside_sharpness, landscapes
 from reproductions.sensitivity.figure import drawn
 from reproductions.study import save_figure
+from reproductions.tables.records import tracked_records
+from reproductions.tables.specification import load
 from sharp_maml import read_result, write_atomically
 from theory.check import calibration
 from theory.check.claim import Verdict
@@ -70,7 +73,7 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
             result = read_result(path, kind)
             name = kind if path.stem == TIER else f"{kind}-{path.stem}"
             every[figures / f"{name}.png"] = Drawing(str(result), partial(_study, drawn_of, result.payload))
-    return every
+    return every | _flatness(records, figures)
 
 
 def digest_of(path: Path) -> str | None:
@@ -93,6 +96,21 @@ def stamped(png: bytes, digest: str) -> bytes:
     chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
     header = 8 + 25  # signature, and the chunk IHDR
     return png[:header] + chunk + png[header:]
+
+
+def _flatness(records: Path, figures: Path) -> dict[Path, Drawing]:
+    """Accuracy beside sharpness, for each tier whose networks have records of both."""
+    tables, tiers = load()
+    every = {}
+    for path in sorted((records / "landscape").glob("*.json")):
+        tier, measured = tiers[path.stem], read_result(path, "landscape").payload
+        found = points(tracked_records(tables[tier.tables[0]], tier, records / "tables"), measured)
+        if found:
+            shown = partial(accuracy_beside_sharpness, found)
+            every[figures / f"flatness-{tier.name}.png"] = Drawing(
+                repr(found) + repr(measured["labels"]), partial(_study, shown, measured["labels"])
+            )
+    return every
 
 
 def _claim(verdict: Verdict, path: Path) -> None:

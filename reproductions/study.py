@@ -1,4 +1,4 @@
-"""What the studies share: where records and figures lie, saving a figure, filling a page, the console."""
+"""What the studies share: where records lie, saving a figure, filling a page, the console."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:  # cells import this module, and need no figures
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "records"
-FIGURES = ROOT / "docs" / "figures"
 
 WIDTH = 100
 """Columns of the output where there is no terminal; every table fits them."""

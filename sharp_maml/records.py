@@ -129,7 +129,7 @@ class Record:
         """
         if isinstance(values, Mapping) and "kind" in values:
             result = Result.from_dict(values, KIND)
-            values = {"schema": SCHEMA, "provenance": result.provenance, **result.payload}
+            values = {**result.payload, "schema": SCHEMA, "provenance": result.provenance}
         if not isinstance(values, Mapping) or not isinstance(values.get("schema"), int):
             raise RecordError("expected a record, a JSON object with a schema number")
         if values["schema"] > SCHEMA:

@@ -32,20 +32,20 @@ class Kind(NamedTuple):
 KINDS = {
     "table-cell": Kind(3, "make reproduce-table1"),
     "landscape": Kind(1, "make landscape"),
-    "sensitivity": Kind(1, "python -m reproductions.sensitivity"),
+    "sensitivity": Kind(1, "make sensitivity"),
     "method": Kind(1, "make method"),
     "speed": Kind(2, "make bench"),
     "two-cores": Kind(1, "make bench"),
     "training": Kind(1, "make bench-training"),
     "claim": Kind(2, "make theory BUDGET=full"),
     "calibration": Kind(1, "make calibration"),
-    "alarms": Kind(1, "python -m theory.check.alarms"),
+    "alarms": Kind(1, "make alarms"),
     "mutants": Kind(1, "make mutants"),
-    "certificate": Kind(1, "python -m theory.networks.certificate"),
+    "certificate": Kind(1, "make certificate"),
     "regime": Kind(1, "make regime"),
     "reliability": Kind(1, "make torture"),
 }
-"""Every kind of result. The command is a hint for messages; a result that the core does not make is of its users."""
+"""Every kind of result that the repository has; all of its packages may import this one."""
 
 _LINE = 120
 

@@ -24,7 +24,7 @@ def sources(module: str) -> dict[str, str]:
     """Digests of the code of a module and, through its imports, of all modules of this repository that it uses.
 
     Args:
-        module: Its name, such as `theory.rate.claims.bound`.
+        module: Its name, with the packages that it is in.
 
     Returns:
         Sixteen hexadecimal digits of SHA-256 by module, in alphabetical order.

@@ -10,11 +10,9 @@ import numpy as np
 from scipy.stats import ttest_1samp
 
 from reproductions.landscape.measure import MEASURES
-from reproductions.study import RECORDS
 from sharp_maml import holm, paired_difference
 
 BASELINE = "maml"
-TRACKED = RECORDS / "landscape"
 
 LEVEL = 0.05
 """Holm's bound on the probability of any wrong verdict among all variants and measures."""

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from reproductions.study import RECORDS
 from reproductions.tables.specification import MODE, Cell
 from sharp_maml import Dataset, Estimate, interval_over_seeds, load_checkpoint, open_dataset, write_atomically
 from sharp_maml.evaluate import evaluate
 
-TRACKED = RECORDS / "sensitivity"
 REFERENCE = "as in the table"
 
 CHOICES: dict[str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -95,6 +96,14 @@ def test_a_record_that_was_measured_by_other_code_is_refused(written, tmp_path, 
     error = capsys.readouterr().err
     assert "was measured by other code: theory.generalization.pac_bayes changed since" in error
     assert "`python -m theory --only generalization_ball --budget smoke" in error
+
+
+def test_a_record_of_a_number_that_was_not_finite_is_refused_by_name(written, tmp_path, capsys) -> None:
+    result = read_result(written[0] / "claims/generalization_ball.json", "claim")
+    result.payload["units"]["claim"]["items"][0]["measured"] = math.inf
+    write_result(tmp_path / "claims/generalization_ball.json", result)
+    assert main(["--redraw", "--output", str(tmp_path)]) == 2
+    assert "generalization_ball.json has numbers that are not finite: " in capsys.readouterr().err
 
 
 def test_redrawn_records_have_the_text_of_today_and_are_decided_together(written, tmp_path) -> None:

@@ -154,6 +154,8 @@ def read(directory: Path) -> list[Verdict]:
                 f"`python -m theory --only {name} --budget {result.provenance['budget']['name']} --output {directory}`"
             )
         for key, unit in found["units"].items():
+            if not_finite := [item["label"] for item in unit["items"] if item["measured"] is None]:
+                raise RecordError(f"{path} has numbers that are not finite: {', '.join(not_finite)}; make it anew")
             control = "" if key == "claim" else key
             evidence[Unit(name, control)] = Evidence(
                 tuple(Item(**item) for item in unit["items"]),

@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from reproductions.landscape.__main__ import main
-from reproductions.landscape.decide import TRACKED, decide
+from reproductions.landscape.decide import decide
 from reproductions.landscape.figures import decisions as shown_decisions
 from reproductions.landscape.figures import landscapes
 from reproductions.landscape.measure import MEASURES, SMOKE
+from reproductions.study import RECORDS
 from reproductions.tables.__main__ import main as train_table
 from sharp_maml import Estimate, RecordError, read_result
 
@@ -22,7 +23,7 @@ ROWS = ("maml", "low", "up", "both")
 
 def tracked():
     """What the repository's record of the demo tier holds."""
-    return read_result(TRACKED / "demo.json", "landscape").payload
+    return read_result(RECORDS / "landscape/demo.json", "landscape").payload
 
 
 def cells(shift, noise=0.1, seeds=6):
