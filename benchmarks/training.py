@@ -32,10 +32,12 @@ from sharp_maml import (
     Params,
     Result,
     build,
+    joint_sources,
     load_checkpoint,
     open_dataset,
     paired_difference,
     provenance,
+    sources,
     trained_params,
     write_atomically,
     write_result,
@@ -83,6 +85,7 @@ def plain_build(config: Config, *, order: int, **options: Any) -> Experiment:
 
 def run_cell(side: str, config: Config, data: Path, directory: Path, episodes: int) -> None:
     """Train one network, or go on, and write how many queries of each validation episode it gets right."""
+    code = sources("benchmarks.training")  # it may change meanwhile
     dataset = open_dataset(data, size=config.image_size)
     builds = {"ours": build, "plain": partial(plain_build, order=1), "reversed": partial(plain_build, order=-1)}
     with patch("sharp_maml.train.build", builds[side]):
@@ -99,6 +102,7 @@ def run_cell(side: str, config: Config, data: Path, directory: Path, episodes: i
         "counts": counts.tolist(),
         "seconds": state.seconds,
         "commit": last.metadata["provenance"]["commit"],
+        "sources": code,
     }
     write_atomically(directory / "counts.json", json.dumps(found).encode())
 
@@ -171,6 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "episodes": options.episodes,
         "rows": compare(found, range(options.seeds)),
     }
+    held = [cell.get("sources") for cell in found.values()]  # what is kept of a cut run may be of earlier code
+    origin["sources"] = joint_sources([origin["sources"], *held])
     write_result(options.output.with_suffix(".json"), Result("training", origin, payload))
     for row in payload["rows"]:
         for side, found_here in row["difference_to_plain"].items():

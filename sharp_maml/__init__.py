@@ -69,7 +69,7 @@ from sharp_maml.sharpness import (
     leading_eigenvalues,
     loss_on_plane,
 )
-from sharp_maml.sources import sources
+from sharp_maml.sources import joint_sources, sources
 from sharp_maml.tree import add_scaled, dot, mean, norm
 
 __all__ = [
@@ -125,6 +125,7 @@ __all__ = [
     "in_threads",
     "interval_over_episodes",
     "interval_over_seeds",
+    "joint_sources",
     "keep_freed_memory",
     "leading_eigenvalues",
     "load_checkpoint",

@@ -12,7 +12,7 @@ import ast
 import hashlib
 import io
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -45,6 +45,24 @@ def sources(module: str) -> dict[str, str]:
 def changed(held: Mapping[str, str]) -> list[str]:
     """The modules whose code today has another digest than the given one, or is gone."""
     return [module for module, digest in held.items() if _text(module) is None or _digest(module) != digest]
+
+
+def joint_sources(parts: Iterable[Mapping[str, str] | None]) -> dict[str, str] | None:
+    """The digests of what was measured in parts, some of them perhaps by earlier code.
+
+    Args:
+        parts: The digests of each part; None for a part that holds none.
+
+    Returns:
+        All of them, of a module with several the one that is not today's; None if any part holds none.
+    """
+    joint: dict[str, str] = {}
+    for held in parts:
+        if held is None:
+            return None
+        since = changed(held)
+        joint |= {module: digest for module, digest in held.items() if module in since or module not in joint}
+    return joint
 
 
 @cache

@@ -21,7 +21,7 @@ from reproductions.landscape.measure import SMOKE, Settings, measure_all
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.specification import Table, Tier, cells_of, load
-from sharp_maml import Result, provenance, write_result
+from sharp_maml import Result, joint_sources, provenance, write_result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +65,7 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
     data = prepare_data(tier, options.data, options.results)
     origin = provenance(module="reproductions.landscape.decide")  # the code may change meanwhile
     measured = measure_all(cells, data, options.results, settings, options.jobs, console)
+    held = [cell.pop("sources", None) for cell in measured]  # what is kept of a cut run may be of earlier code
     payload = {
         "tier": tier.name,
         "labels": {cell.row.name: cell.row.label for cell in cells},
@@ -72,7 +73,7 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
         "cells": measured,
         "decisions": decide(measured),
     }
-    return Result("landscape", origin, payload)
+    return Result("landscape", {**origin, "sources": joint_sources([origin["sources"], *held])}, payload)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.lines import printed_gain
 from reproductions.tables.specification import Table, Tier, cells_of, load
-from sharp_maml import Result, keep_freed_memory, provenance, write_result
+from sharp_maml import Result, joint_sources, keep_freed_memory, provenance, write_result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +65,7 @@ def _judged(table: Table, tier: Tier, options: argparse.Namespace, console: Cons
         raise TableError(f"--row must be one of {', '.join(adapting)}, got {options.row!r}")
     data = prepare_data(tier, options.data, options.results)
     origin = provenance(module="reproductions.sensitivity.measure")  # the code may change meanwhile
+    judged = {str(cell.seed): judge(cell, data, options.results, console) for cell in cells}
     payload = {
         "tier": tier.name,
         "row": options.row,
@@ -74,9 +75,10 @@ def _judged(table: Table, tier: Tier, options: argparse.Namespace, console: Cons
             for row in table.rows
             if (gain := printed_gain(row, table)) is not None and not row.name.endswith("-chosen")
         },
-        "accuracies": {str(cell.seed): judge(cell, data, options.results, console) for cell in cells},
+        "accuracies": {seed: accuracies for seed, (accuracies, _) in judged.items()},
     }
-    return Result("sensitivity", origin, payload)
+    held = joint_sources([origin["sources"], *(of_seed for _, of_seed in judged.values())])
+    return Result("sensitivity", {**origin, "sources": held}, payload)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sharp_maml.sources  # noqa: F401
-from sharp_maml.sources import changed, sources
+from sharp_maml.sources import changed, joint_sources, sources
 
 module = sys.modules["sharp_maml.sources"]  # the package has the function by that name
 
@@ -69,6 +69,14 @@ def test_modules_that_changed_or_are_gone_are_named(written) -> None:
     assert changed(before) == []
     written(other="late = 1\n")
     assert changed({**before, "core.gone": "0" * 16}) == ["other", "core.gone"]
+
+
+def test_of_what_was_measured_in_parts_the_digest_that_is_not_todays_is_held(written) -> None:
+    today = written()
+    old = {**today, "other": "0" * 16}
+    assert joint_sources([today, old, today]) == joint_sources([old, today]) == old
+    assert joint_sources([{"other": today["other"]}, today]) == today
+    assert joint_sources([today, None]) is None
 
 
 def test_a_module_that_the_repository_does_not_have_is_named() -> None:

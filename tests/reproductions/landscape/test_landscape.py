@@ -84,7 +84,10 @@ def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path
     command = ["--tier", "smoke", "--results", str(tmp_path)]
     assert main(command) == 0
     path = tmp_path / "landscape" / "smoke.json"
-    record = read_result(path, "landscape").payload
+    result = read_result(path, "landscape")
+    record = result.payload
+    assert "reproductions.landscape.measure" in result.provenance["sources"]
+    assert result.caveat == ""
     assert path.with_suffix(".png").stat().st_size > 10_000
     middle = SMOKE.points // 2
     for cell in record["cells"]:
