@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 records readme landscape method notebooks docs settings test torture licences lint unit theory-tests theory calibration regime mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime certificate mutants slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -26,13 +26,18 @@ reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper
 #   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so), and TORCH
 	$(RUN) -m reproductions.tables --tier $(TIER) $(if $(TABLE),--table $(TABLE)) --jobs $(JOBS) $(OPTIONS)
 
-records: $(VENV)/main  ## bring the finished runs of TIER=... into records/tables: RESULTS=dir NETWORKS=1
-	$(RUN) -m reproductions.tables.track --tier $(TIER) $(if $(RESULTS),--results $(RESULTS)) $(if $(NETWORKS),--networks)
+publish: $(VENV)/dev  ## write all that is printed from records/: CHECK=1 only names it; fresh ones first: RESULTS=dir ONLY="tables/demo ..." NETWORKS=1
+	OMP_NUM_THREADS=1 $(RUN) -m publish $(if $(CHECK),--check) $(if $(RESULTS),--from $(RESULTS)) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(NETWORKS),--networks)
 
 landscape: $(VENV)/main  ## is the landscape smoother? trains what is missing, measures, draws: TIER=... TABLE=its networks DATA=dir SEEDS=n
 	$(RUN) -m reproductions.tables --tier $(TIER) --table $(or $(TABLE),landscape) --jobs $(JOBS) $(OPTIONS)
 	$(RUN) -m reproductions.landscape --tier $(TIER) --jobs $(JOBS) $(if $(DATA),--data $(DATA)) \
 	  $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
+
+sensitivity: $(VENV)/main  ## how far choices of the protocol move the accuracy of trained networks: TIER=... DATA=dir SEEDS=n RESULTS=dir
+	$(RUN) -m reproductions.sensitivity --tier $(TIER) $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	  $(if $(RESULTS),--results $(RESULTS))
 
 method: $(VENV)/main  ## the algorithm on two-dimensional tasks, and its lower level against the exact one
 	OMP_NUM_THREADS=1 $(RUN) -m reproductions.method $(if $(RESULTS),--output $(RESULTS)/method.json)
@@ -46,13 +51,6 @@ docs: $(VENV)/dev  ## the documentation site with the appendix, in results/docs,
 	OMP_NUM_THREADS=1 $(RUN) -m notebooks --output results/docs/appendix
 	SITE=results/docs $(RUN) -m pytest -m slow tests/docs/test_site.py
 	@echo results/docs/index.html
-
-readme: $(VENV)/dev  ## the tables of README and docs/performance.md, from the tracked records
-	$(RUN) -m reproductions.tables --tier $(TIER) --tracked --readme
-	$(RUN) -m benchmarks.page
-
-settings: $(VENV)/dev  ## the page of settings, docs/settings.md, from the code
-	$(RUN) -c "from sharp_maml.config import reference; print(reference(), end='')" > docs/settings.md
 
 test: lint unit theory-tests  ## everything that can be checked in minutes: style, types, unit tests, claims
 
@@ -75,6 +73,15 @@ theory: $(VENV)/dev  ## all claims and their controls, with report and figures: 
 calibration: $(VENV)/dev  ## how often the claims' rules err, under planted truths and their own noise: BUDGET=test|full
 	OMP_NUM_THREADS=1 $(RUN) -m theory.check.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
 
+alarms: $(VENV)/dev  ## how often a claim comes out wrong over twenty base seeds: RESULTS=dir
+	OMP_NUM_THREADS=1 $(RUN) -m theory.check.alarms --jobs $(JOBS) $(if $(RESULTS),--output $(RESULTS)/theory/alarms.json)
+
+certificate: $(VENV)/dev  ## what the generalization bound says of trained networks: trains what is missing of the demo tier: RESULTS=dir
+	$(RUN) -m reproductions.tables --rows maml low up both --seeds 1 --jobs $(JOBS) $(if $(RESULTS),--results $(RESULTS))
+	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.certificate \
+	  $(foreach row,maml low up both,$(or $(RESULTS),results)/demo/$(row)/seed0/best.safetensors) \
+	  --data $(or $(RESULTS),results)/data/synthetic-images-16-100 --output $(or $(RESULTS),results)/theory
+
 regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains what is missing of the demo tier, measures: SEEDS=n RESULTS=dir
 	$(RUN) -m reproductions.tables --rows maml both --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
 	$(RUN) -m sharp_maml train theory/networks/regime.toml data=$(or $(RESULTS),results)/data/synthetic-images-16-100 \
@@ -86,8 +93,8 @@ mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and wh
 	$(RUN) -m tests.theory.mutants $(if $(RESULTS),--output $(RESULTS)/theory)
 
 torture: $(VENV)/dev  ## damaged inputs for all that reads a file, and numbers under stress (half an hour): INPUTS=n ITERATIONS=n RESULTS=dir
-	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(RESULTS),--output $(RESULTS)/torture)
-	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.numbers $(if $(ITERATIONS),--iterations $(ITERATIONS)) $(if $(RESULTS),--output $(RESULTS)/torture)
+	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(RESULTS),--output $(RESULTS))
+	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.numbers $(if $(ITERATIONS),--iterations $(ITERATIONS)) $(if $(RESULTS),--output $(RESULTS))
 
 licences: $(VENV)/dev  ## the licence of everything that is installed, as its own metadata say
 	@$(RUN) requirements/licences.py

@@ -34,7 +34,7 @@ from benchmarks.peers import PEERS
 from benchmarks.profile import profile
 from benchmarks.work import SIDES, Work, flops
 from reproductions import study
-from sharp_maml import distributed, keep_freed_memory, provenance
+from sharp_maml import Result, distributed, keep_freed_memory, provenance, write_result
 
 VARIANTS = [f"{variant}-{steps}" for variant in ("maml", "low", "up", "both") for steps in (1, 5)]
 FULL = [f"{variant}@{pixels}" for pixels in (84, 42) for variant in VARIANTS]
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", metavar="WORK", help=f"ratios alone, of some of {' '.join(FULL)}")
     parser.add_argument("--repeats", type=int, help="turns (default 5; quick 3)")
     parser.add_argument("--peers", metavar="PYTHON", help="interpreter of an environment with higher and torchopt")
-    parser.add_argument("--output", type=Path, default=Path("results/bench.json"), help="the record")
+    parser.add_argument("--output", type=Path, default=Path("results/bench/speed.json"), help="the record")
     parser.add_argument("--worker", nargs=2, metavar=("SIDE", "WORK"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
@@ -76,14 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     repeats = options.repeats or (3 if options.quick else 5)
     is_whole = not (options.quick or options.only)
     peers = _versions(options.peers) if options.peers else {}
-    record: dict[str, Any] = {"schema": 2, **provenance(), "peers": peers, "float32_error": float32_error()}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    origin = provenance(module="benchmarks.bench")  # the code may change meanwhile
+    payload: dict[str, Any] = {"peers": peers, "float32_error": float32_error()}
+    result = Result("speed", origin, payload)
 
     def measured(key: str, jobs: Sequence[Callable[[], Any]], description: str) -> None:
-        record[key] = []
+        payload[key] = []
         for job in track(jobs, description=description, transient=True):
-            record[key].append(job())
-            options.output.write_text(json.dumps(record, indent=1) + "\n")  # after every row: the last take minutes
+            payload[key].append(job())
+            write_result(options.output, result)  # after every row: the last take minutes
 
     def against_others(work: Work, **said: str) -> dict[str, Any]:
         others = {name: Side(work, name, options.peers) for name in peers if work.variant.startswith("maml")}
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured("processes", [partial(in_processes, name, repeats) for name in SHARED], "processes")
         measured("compiled", [partial(when_compiled, name, repeats) for name in COMPILED], "compiled")
         measured("profile", [partial(profiled, name) for name in PROFILED], "profile")
-    show(record)
+    show(result)
 
 
 def compare(sides: Mapping[str, Side], repeats: int) -> dict[str, Any]:
@@ -211,8 +212,9 @@ def float32_error(seeds: int = 9) -> dict[str, float]:
     return {side: statistics.median(values) for side, values in errors.items()}
 
 
-def show(record: dict[str, Any], console: Console | None = None) -> None:
+def show(result: Result, console: Console | None = None) -> None:
     """Print the table: seconds, memory above the import and fraction of the limit, those of plain beside ours."""
+    record, origin = result.payload, result.provenance
     headers = "work", "seconds", "plain", "ratio", "min-max", "GiB", "plain", "of limit", "plain"
     table = Table(*headers, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for row in record["rows"]:
@@ -244,7 +246,7 @@ def show(record: dict[str, Any], console: Console | None = None) -> None:
             console.print(f"{row['work']}, two processes against {label}: {ratio['median']:.2f}")
     gemm = statistics.median(row["gemm_gflop_per_second"] for row in record["rows"])
     error = record["float32_error"]
-    console.print(f"{record['device']}, {record['threads']} threads, torch {record['torch']}: GEMM {gemm:.0f} GFLOP/s")
+    console.print(f"{origin['device']}, {origin['threads']} threads, torch {origin['torch']}: GEMM {gemm:.0f} GFLOP/s")
     console.print(f"float32 error against float64: ours {error['ours']:.1e}, plain {error['plain']:.1e}")
 
 

@@ -1,13 +1,11 @@
-"""What is shown of the benchmark's records: `python -m benchmarks.page`.
+"""What is shown of the benchmark's records: the tables of the README and of `docs/performance.md`, and the figure.
 
-Writes the tables of the README and of `docs/performance.md` between their marks, and the figure. Nothing is measured
-here.
+Nothing is measured here. `make publish` puts them into the pages.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +13,39 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from benchmarks.profile import KINDS, OTHER, OUTSIDE
-from reproductions.study import RECORDS, ROOT, put_between
+from sharp_maml import Result, read_result
 
-BENCH = RECORDS / "bench"
-THEORY = ROOT / "docs/theory/records"
-FIGURE = "figures/performance.png"
 TARGETS = {84: 2.5, 42: 2.0}
 """Ratio to the plain loop, by pixels."""
 
 
-def main(root: Path = ROOT) -> None:
-    """Fill both pages of a checkout and draw the figure.
+def tables(records: Path) -> dict[str, str]:
+    """All tables and lines, by the name of their place in a page.
 
     Args:
-        root: The checkout.
-
-    Raises:
-        ValueError: A page has the beginning of a table's place and not its end.
+        records: The folder of all records.
     """
-    names = ("speed.json", "two-cores.json", "training.json")
-    speed, other, training = (json.loads((BENCH / name).read_text(encoding="utf-8")) for name in names)
-    tables = {
-        "bench": front_table(speed),
+    kinds = ("speed", "two-cores", "training")
+    speed, other, training = (read_result(records / f"bench/{kind}.json", kind) for kind in kinds)
+    measured = speed.payload
+    return {
+        "bench": front_table(measured) + f"\n{machine(speed)}",
         "bench-machine": machine(speed),
-        "bench-table": full_table(speed),
+        "bench-table": full_table(measured),
         "bench-two-cores": other_machine(other),
-        "bench-peers": peers_table(speed),
-        "bench-profile": profile_table(speed),
-        "bench-convolutions": convolution_rates(speed),
-        "bench-scaling": scaling_table(speed),
-        "bench-processes": processes_table(speed),
-        "bench-compiled": compiled_table(speed),
-        "bench-error": error_line(speed),
-        "bench-theory": theory_table(THEORY),
-        "bench-training": training_table(training),
+        "bench-peers": peers_table(measured),
+        "bench-profile": profile_table(measured),
+        "bench-convolutions": convolution_rates(measured, speed.provenance["threads"]),
+        "bench-scaling": scaling_table(measured),
+        "bench-processes": processes_table(measured),
+        "bench-compiled": compiled_table(measured),
+        "bench-error": error_line(measured),
+        "bench-theory": theory_table(records / "theory/claims"),
+        "bench-training": training_table(training.payload) + _caveat(training),
     }
-    for page in (root / "README.md", root / "docs/performance.md"):
-        text = page.read_text(encoding="utf-8")
-        for name, table in tables.items():
-            if f"<!-- {name}: begin -->" in text:
-                text = put_between(text, name, table)
-        page.write_text(text, encoding="utf-8")
-    draw(speed, root / "docs" / FIGURE)
 
 
-def front_table(record: dict[str, Any]) -> str:
+def front_table(record: Mapping[str, Any]) -> str:
     """The README's: a line a variant, both sizes beside each other."""
     rows = {row["work"]: row for row in record["rows"]}
     lines = []
@@ -74,10 +60,10 @@ def front_table(record: dict[str, Any]) -> str:
             ]
         lines.append(cells)
     head = ["", "84 px: seconds", "x plain loop", "x higher", "42 px: seconds", "x plain loop", "x higher"]
-    return markdown(head, lines) + f"\n{machine(record)}"
+    return markdown(head, lines)
 
 
-def full_table(record: dict[str, Any]) -> str:
+def full_table(record: Mapping[str, Any]) -> str:
     """Every work: seconds, ratio, fraction of the limit, memory and page faults."""
     lines = []
     for row in record["rows"]:
@@ -103,9 +89,9 @@ def full_table(record: dict[str, Any]) -> str:
     return markdown(head, lines)
 
 
-def other_machine(record: dict[str, Any]) -> str:
+def other_machine(result: Result) -> str:
     """Some of the works on another machine, by an earlier commit, whose record knows the plain loop only."""
-    rows = [{**row, "ratio": {"plain": row["ratio"]}} for row in record["rows"]]
+    rows = [{**row, "ratio": {"plain": row["ratio"]}} for row in result.payload["rows"]]
     lines = [
         [
             f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px",
@@ -116,10 +102,10 @@ def other_machine(record: dict[str, Any]) -> str:
         for row in rows
     ]
     head = ["", "seconds", "plain", "ratio", "of limit", "plain"]
-    return markdown(head, lines) + f"\n{machine({**record, 'rows': rows})}"
+    return markdown(head, lines) + f"\n{machine(Result(result.kind, result.provenance, {'rows': rows}))}"
 
 
-def peers_table(record: dict[str, Any]) -> str:
+def peers_table(record: Mapping[str, Any]) -> str:
     """Ratios to the public libraries, on the works that they know."""
     lines = [
         [f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px"]
@@ -130,7 +116,7 @@ def peers_table(record: dict[str, Any]) -> str:
     return markdown(["", "plain loop", *(f"{name} {version}" for name, version in record["peers"].items())], lines)
 
 
-def profile_table(record: dict[str, Any]) -> str:
+def profile_table(record: Mapping[str, Any]) -> str:
     """Shares of one thread's time by kind of operation, and its seconds."""
     lines = []
     for row in record["profile"]:
@@ -145,18 +131,18 @@ def profile_table(record: dict[str, Any]) -> str:
     return markdown(["", "seconds", "operations", *KINDS, OTHER, OUTSIDE], lines)
 
 
-def convolution_rates(record: dict[str, Any]) -> str:
+def convolution_rates(record: Mapping[str, Any], threads: int) -> str:
     """How fast the convolutions alone are, from the counted operations and their share of the time."""
     gflop = {row["work"]: row["gflop"] for row in record["rows"]}
     rates = [gflop[row["work"]] / row["ours"]["seconds_by_kind"]["convolutions"] for row in record["profile"]]
-    gemm = [row["gemm_gflop_per_second"] / record["threads"] for row in record["rows"]]
+    gemm = [row["gemm_gflop_per_second"] / threads for row in record["rows"]]
     return (
         f"In these six works the convolutions alone run at {min(rates):.0f} to {max(rates):.0f} GFLOP/s a thread, and "
         f"GEMM at {min(gemm):.0f} to {max(gemm):.0f}.\n"
     )
 
 
-def scaling_table(record: dict[str, Any]) -> str:
+def scaling_table(record: Mapping[str, Any]) -> str:
     """Seconds over inner steps and over episodes."""
     lines = [
         [
@@ -169,7 +155,7 @@ def scaling_table(record: dict[str, Any]) -> str:
     return markdown(["42 px", "seconds", "plain", "ratio"], lines)
 
 
-def processes_table(record: dict[str, Any]) -> str:
+def processes_table(record: Mapping[str, Any]) -> str:
     """Two processes of one thread against one, and against the plain loop in one."""
     labels = ("one process, one thread", "one process, two threads", "plain")
     lines = [
@@ -184,7 +170,7 @@ def processes_table(record: dict[str, Any]) -> str:
     return markdown(head, lines)
 
 
-def compiled_table(record: dict[str, Any]) -> str:
+def compiled_table(record: Mapping[str, Any]) -> str:
     """The compiled form against the eager one."""
     lines = [
         [
@@ -201,7 +187,7 @@ def compiled_table(record: dict[str, Any]) -> str:
 def theory_table(records: Path, longest: int = 6) -> str:
     """The claims that take longest, with their controls, and all together."""
     seconds = {
-        path.stem: sum(unit["seconds"] for unit in json.loads(path.read_text(encoding="utf-8"))["units"].values())
+        path.stem: sum(unit["seconds"] for unit in read_result(path, "claim").payload["units"].values())
         for path in sorted(records.glob("*.json"))
     }
     shown = sorted(seconds, key=lambda name: -seconds[name])[:longest]
@@ -211,7 +197,7 @@ def theory_table(records: Path, longest: int = 6) -> str:
     return markdown(["claim, with its controls", "seconds of one core"], lines)
 
 
-def error_line(record: dict[str, Any]) -> str:
+def error_line(record: Mapping[str, Any]) -> str:
     """Errors against float64."""
     ours, plain, rounded = (f"{record['float32_error'][side]:.1e}" for side in ("ours", "plain", "bfloat16"))
     return (
@@ -220,7 +206,7 @@ def error_line(record: dict[str, Any]) -> str:
     )
 
 
-def training_table(record: dict[str, Any]) -> str:
+def training_table(record: Mapping[str, Any]) -> str:
     """Accuracies by seed, and the paired differences to the plain loop."""
     lines = []
     for row in record["rows"]:
@@ -246,17 +232,23 @@ def training_table(record: dict[str, Any]) -> str:
     return markdown(["", "gradient by", "accuracy by seed, %", "difference to plain, points"], lines) + below
 
 
-def machine(record: dict[str, Any]) -> str:
+def machine(result: Result) -> str:
     """What measured it, in a line."""
-    gemm = sorted(row["gemm_gflop_per_second"] for row in record["rows"])
+    origin, rows = result.provenance, result.payload["rows"]
+    gemm = sorted(row["gemm_gflop_per_second"] for row in rows)
     return (
-        f"{record['device']}, {record['threads']} threads, torch {record['torch']}, GEMM "
-        f"{gemm[0]:.0f} to {gemm[-1]:.0f} GFLOP/s; medians of {record['rows'][0]['ratio']['plain']['n']} turns, "
-        f"[least, most]; commit {record['commit'][:10]}.\n"
+        f"{origin['device']}, {origin['threads']} threads, torch {origin['torch']}, GEMM "
+        f"{gemm[0]:.0f} to {gemm[-1]:.0f} GFLOP/s; medians of {rows[0]['ratio']['plain']['n']} turns, "
+        f"[least, most]; commit {origin['commit'][:10]}.\n{_caveat(result)}"
     )
 
 
-def draw(record: dict[str, Any], path: Path) -> None:
+def _caveat(result: Result) -> str:
+    """What is to be said beside the numbers, as a paragraph."""
+    return f"\n{result.caveat}\n" if result.caveat else ""
+
+
+def draw(record: Mapping[str, Any], path: Path) -> None:
     """Ratios, where the time goes, and scaling."""
     with sns.axes_style("ticks"):
         figure = Figure(figsize=(12, 4.2), layout="constrained")
@@ -322,7 +314,3 @@ def markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A table whose first column is text and whose others are numbers."""
     rule = ["---", *["--:"] * (len(head) - 1)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, rule, *lines))
-
-
-if __name__ == "__main__":
-    main()

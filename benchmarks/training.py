@@ -29,13 +29,17 @@ from sharp_maml import (
     Episode,
     MetaGradient,
     Params,
+    Result,
     build,
+    joint_sources,
     load_checkpoint,
     open_dataset,
     paired_difference,
     provenance,
+    sources,
     trained_params,
     write_atomically,
+    write_result,
 )
 from sharp_maml.evaluate import correct_counts
 from sharp_maml.methods import Experiment
@@ -80,6 +84,7 @@ def plain_build(config: Config, *, order: int, **options: Any) -> Experiment:
 
 def run_cell(side: str, config: Config, data: Path, directory: Path, episodes: int) -> None:
     """Train one network, or go on, and write how many queries of each validation episode it gets right."""
+    code = sources("benchmarks.training")  # it may change meanwhile
     dataset = open_dataset(data, size=config.image_size)
     builds: dict[str, Callable[..., Experiment]] = {
         "ours": build,
@@ -99,6 +104,7 @@ def run_cell(side: str, config: Config, data: Path, directory: Path, episodes: i
         "counts": counts.tolist(),
         "seconds": state.seconds,
         "commit": last.metadata["provenance"]["commit"],
+        "sources": code,
     }
     write_atomically(directory / "counts.json", json.dumps(found).encode())
 
@@ -137,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--episodes", type=int, default=600, help="validation episodes (default 600)")
     parser.add_argument("--seeds", type=int, default=2, help="seeds, from 0 (default 2)")
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread (default 2)")
-    parser.add_argument("--output", type=Path, default=Path("results/training"), help="runs, and record.json")
+    parser.add_argument("--output", type=Path, default=Path("results/bench/training"), help="runs; record beside")
     parser.add_argument("--cell", nargs=3, metavar=("VARIANT", "SIDE", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
 
@@ -162,18 +168,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
     open_dataset(options.data, size=configuration("maml", 0, 1).image_size)  # decoded once, before the others read it
+    origin = provenance(module="benchmarks.training")  # the code may change meanwhile
     with ThreadPoolExecutor(options.jobs) as pool:
         found = dict(zip(cells, pool.map(finish, cells), strict=True))
-    record = {
-        "schema": 1,
-        **provenance(),
+    payload = {
         "data": found[cells[0]]["data"],
         "iterations": options.iterations,
         "episodes": options.episodes,
         "rows": compare(found, range(options.seeds)),
     }
-    write_atomically(options.output / "record.json", (json.dumps(record, indent=1) + "\n").encode())
-    for row in record["rows"]:
+    held = [cell.get("sources") for cell in found.values()]  # what is kept of a cut run may be of earlier code
+    origin["sources"] = joint_sources([origin["sources"], *held])
+    write_result(options.output.with_suffix(".json"), Result("training", origin, payload))
+    for row in payload["rows"]:
         for side, found_here in row["difference_to_plain"].items():
             low, high = found_here["low"], found_here["high"]
             print(f"{row['variant']}, {side} - plain: {found_here['mean']:+.2f} [{low:.2f}, {high:.2f}] points")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from reproductions.tables.check import check
 from reproductions.tables.lines import build_lines, notes
 from reproductions.tables.records import finished_records, tracked_records
 from reproductions.tables.specification import load
+from sharp_maml import KINDS, read_result
 
 ROOT = Path(__file__).parents[1]
 CAPTION = "sharp-maml/caption"
@@ -41,37 +41,33 @@ class Appendix:
         self.number = number
         self.figures = 0
         self.read: dict[str, Mapping[str, Any]] = {}
+        self.caveats: dict[str, str] = {}
         self.commands: dict[str, None] = {}
         self.results = Path(os.environ["RESULTS"]).resolve() if os.environ.get("RESULTS") else None
 
-    def record(self, tracked: str, fresh: str | None, command: str) -> dict[str, Any]:
-        """A record as it lies in the repository, or below RESULTS.
+    def record(self, kind: str, name: str, *, tracked: bool = False) -> Mapping[str, Any]:
+        """What a record holds, as it lies in the repository's `records` or in RESULTS.
 
         Args:
-            tracked: Path of the tracked record, relative to the repository.
-            fresh: Path of a fresh one, relative to RESULTS; None where the tracked one is always shown.
-            command: What makes it.
+            kind: Its kind.
+            name: Its path there.
+            tracked: Show the repository's even where RESULTS is given.
 
         Returns:
-            The record.
+            The payload.
 
         Raises:
-            FileNotFoundError: It is missing; the message names the command.
+            RecordError: It is missing; the message names the command that makes it.
         """
-        path = ROOT / tracked if self.results is None or fresh is None else self.results / fresh
-        if not path.exists():
-            raise FileNotFoundError(f"{_short(path)} is missing; make it with: {command}")
-        self.commands[command] = None
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        self.read[_short(path)] = found
-        return found
+        path = (ROOT / "records" if self.results is None or tracked else self.results) / name
+        result = read_result(path, kind)
+        self.read[_short(path)], self.caveats[_short(path)] = result.provenance, result.caveat
+        self.commands[KINDS[kind].made_by] = None
+        return result.payload
 
-    def claim(self, name: str) -> dict[str, Any]:
+    def claim(self, name: str) -> Mapping[str, Any]:
         """The record of a claim."""
-        command = "python -m theory --budget full --output docs/theory"
-        if self.results is not None:
-            command = f"make theory BUDGET=full  # or: python -m theory --only {name}"
-        return self.record(f"docs/theory/records/{name}.json", f"theory/records/{name}.json", command)
+        return self.record("claim", f"theory/claims/{name}.json")
 
     def claims(self, *names: str) -> None:
         """A table of claims: what is claimed, by whom, on what evidence, and what came out."""
@@ -206,6 +202,9 @@ class Appendix:
         ]
         self.text("## Where this comes from")
         self.table(["record", "commit", "device"], rows)
+        for name, caveat in self.caveats.items():
+            if caveat:
+                self.text(f"`{name}`: {caveat}")
         self.text("```\n" + "\n".join(self.commands) + "\n```")
 
 

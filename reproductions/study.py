@@ -1,23 +1,18 @@
-"""What the studies share: where records and figures lie, reading and writing them, filling a page, the console."""
+"""What the studies share: where records lie, saving a figure, filling a page, the console."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-
-from sharp_maml import write_atomically
 
 if TYPE_CHECKING:  # cells import this module, and need no figures
     from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "records"
-FIGURES = ROOT / "docs" / "figures"
 
 WIDTH = 100
 """Columns of the output where there is no terminal; every table fits them."""
@@ -26,30 +21,6 @@ WIDTH = 100
 def console(*, highlight: bool = True) -> Console:
     """Standard output: as wide as the terminal, or `WIDTH` columns where there is none."""
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=highlight)
-
-
-def read_study(path: Path, made_by: str) -> dict[str, Any]:
-    """The record of a study of trained networks.
-
-    Args:
-        path: The record.
-        made_by: The command that makes it.
-
-    Returns:
-        Its entries.
-
-    Raises:
-        FileNotFoundError: It is not there; the message names the command.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; make it with: {made_by}")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
-
-
-def write_study(record: Mapping[str, Any], path: Path) -> None:
-    """Write the record of a study so that the path holds the old one or the new one, whole."""
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -70,6 +41,8 @@ def rounded(values: Any, digits: int) -> Any:
 def put_between(page: str, name: str, text: str) -> str:
     """A page with the text between its marks `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
 
+    Marks that stand inside a line, as in a cell of a table, have the text on that line.
+
     Raises:
         ValueError: The page has not both marks, in this order.
     """
@@ -78,4 +51,5 @@ def put_between(page: str, name: str, text: str) -> str:
     _, mark, tail = rest.partition(end)
     if not mark:
         raise ValueError(f"the page needs the marks {begin} and {end}, in this order")
-    return f"{head}{begin}\n{text}{end}{tail}"
+    newline = "\n" if rest.startswith("\n") else ""
+    return f"{head}{begin}{newline}{text}{end}{tail}"

@@ -60,7 +60,8 @@ from sharp_maml.meta import adapt, meta_gradient, meta_loss
 from sharp_maml.methods import build, network, sharp_maml_method
 from sharp_maml.models import MODELS, Model, conv4, from_module, mlp, resnet12
 from sharp_maml.module import SharpMAML
-from sharp_maml.records import Record, RecordError, provenance, read_records, write_record
+from sharp_maml.records import Record, provenance, read_records, write_record
+from sharp_maml.results import KINDS, RecordError, Result, read_result, write_result
 from sharp_maml.sharpness import (
     epsilon_sharpness,
     filter_normalised_direction,
@@ -69,12 +70,14 @@ from sharp_maml.sharpness import (
     leading_eigenvalues,
     loss_on_plane,
 )
+from sharp_maml.sources import joint_sources, sources
 from sharp_maml.tree import add_scaled, dot, mean, norm
 
 __all__ = [
     "ADAPTATION",
     "ASCENTS",
     "DATA_FORMS",
+    "KINDS",
     "MODELS",
     "Ascent",
     "Batch",
@@ -104,6 +107,7 @@ __all__ = [
     "QueryLoss",
     "Record",
     "RecordError",
+    "Result",
     "RunDirectoryLock",
     "SharpMAML",
     "adapt",
@@ -126,6 +130,7 @@ __all__ = [
     "in_threads",
     "interval_over_episodes",
     "interval_over_seeds",
+    "joint_sources",
     "keep_freed_memory",
     "leading_eigenvalues",
     "load_checkpoint",
@@ -143,11 +148,14 @@ __all__ = [
     "paired_difference",
     "provenance",
     "read_records",
+    "read_result",
     "resnet12",
     "save_checkpoint",
     "sharp_maml_method",
+    "sources",
     "trained_params",
     "write_atomically",
     "write_cache",
     "write_record",
+    "write_result",
 ]

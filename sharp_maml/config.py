@@ -299,7 +299,7 @@ def reference() -> str:
         "",
         "A configuration is a TOML file of `name = value` lines; `name=value` on the command line wins over it, and",
         "what is left out has its default. A run's digest is made of the settings that differ from their defaults, but",
-        "for those of the execution. `make settings` writes this page.",
+        "for those of the execution. `make publish` writes this page.",
         "",
         "| setting | default | allowed | decides | meaning |",
         "|---|---|---|---|---|",

@@ -1,14 +1,13 @@
-"""Results as data: one JSON record a run, which tables, figures and notebooks read and nothing else changes.
+"""The result of one training run, a cell of a table, and the provenance of every result.
 
 A record says what was run (config, data, protocol), by what (commit, versions, device) and what came out (accuracies of
-every test episode, estimates, learning curve). Records are reviewed like code: the same record is always the same text.
-Records of an earlier schema are brought into today's form as they are read.
+every test episode, estimates, learning curve). On disk it is a result of kind `table-cell`. Records of an earlier form
+are brought into today's as they are read.
 Read next: `estimates.py`, whose intervals are made from the accuracies; `evaluate.py`, which makes records.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -23,13 +22,16 @@ from typing import Any, get_origin, get_type_hints
 import numpy as np
 import torch
 
-from sharp_maml.checkpoint import write_atomically
 from sharp_maml.config import Config
 from sharp_maml.estimates import Estimate
 from sharp_maml.kernels import load
+from sharp_maml.results import KINDS, RecordError, Result, read_json, write_result
+from sharp_maml.sources import sources
 
-SCHEMA = 2
-"""2: the digest of a configuration is that of the settings which differ from their defaults; 1 hashed all settings."""
+KIND = "table-cell"
+SCHEMA = KINDS[KIND].schema
+"""3: in the envelope of all results; 2: the digest of a configuration is that of the settings which differ from their
+defaults; 1 hashed all settings."""
 
 PROTOCOL_KEYS = (
     "ways",
@@ -43,12 +45,6 @@ PROTOCOL_KEYS = (
     "selection",
 )
 """What every protocol names: each of these choices can move MAML's number by more than the gaps in the table."""
-
-_LINE = 120
-
-
-class RecordError(ValueError):
-    """A record cannot be written or read. The message names the file, what was expected and what was found."""
 
 
 @dataclass(frozen=True)
@@ -114,21 +110,32 @@ class Record:
             encode_accuracies(accuracies, self._denominator())  # refuses what is no fraction of the queries
 
     def to_dict(self) -> dict[str, Any]:
-        """Values for JSON, the schema first; what is not finite is None, accuracies are encoded."""
+        """Values for JSON, the schema first; keys below the fields are sorted, accuracies are encoded."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["accuracies"] = {
             mode: encode_accuracies(accuracies, self._denominator()) for mode, accuracies in self.accuracies.items()
         }
         values["metrics"] = {name: estimate.to_dict() for name, estimate in self.metrics.items()}
-        return {"schema": values.pop("schema")} | {name: _finite(value) for name, value in values.items()}
+        return {"schema": values.pop("schema")} | {name: _sorted(value) for name, value in values.items()}
+
+    def to_result(self) -> Result:
+        """The record in the envelope of all results."""
+        values = self.to_dict()
+        del values["schema"]
+        return Result(KIND, values.pop("provenance"), values)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
-        """The inverse of `to_dict`; of schema 1 the digest of the configuration is made anew from its settings.
+        """The inverse of `to_dict`, which also takes the values of a result, with its envelope.
+
+        Of schema 1 the digest of the configuration is made anew from its settings.
 
         Raises:
             RecordError: The schema is newer, a field is missing, unknown or of the wrong type.
         """
+        if isinstance(values, Mapping) and "kind" in values:
+            result = Result.from_dict(values, KIND)
+            values = {**result.payload, "schema": SCHEMA, "provenance": result.provenance}
         if not isinstance(values, Mapping) or not isinstance(values.get("schema"), int):
             raise RecordError("expected a record, a JSON object with a schema number")
         if values["schema"] > SCHEMA:
@@ -159,7 +166,7 @@ class Record:
 
 
 def write_record(path: str | Path, record: Record) -> None:
-    """Write a record as canonical JSON: fields in their order, other keys sorted, small containers on one line.
+    """Write a record as a result: fields in their order, other keys sorted, small containers on one line.
 
     JSON has no infinity and no NaN: a missing bound of an estimate, and whatever else is not finite, is null.
 
@@ -170,12 +177,7 @@ def write_record(path: str | Path, record: Record) -> None:
     Raises:
         RecordError: The file cannot be written (an earlier one is untouched), or the record holds what JSON cannot.
     """
-    path = Path(path)
-    try:
-        lines = (_pretty(value, " ", f"{json.dumps(name)}: ") for name, value in record.to_dict().items())
-        write_atomically(path, ("{\n " + ",\n ".join(lines) + "\n}\n").encode())
-    except (OSError, TypeError, ValueError) as error:
-        raise RecordError(f"{path}: the record cannot be written ({error})") from error
+    write_result(path, record.to_result())
 
 
 def read_records(where: str | Path | Iterable[str | Path], *, pattern: str = "**/*.json") -> list[Record]:
@@ -241,17 +243,20 @@ def decode_accuracies(text: str) -> list[float]:
     return accuracies
 
 
-def provenance(device: str = "cpu") -> dict[str, Any]:
+def provenance(device: str = "cpu", *, module: str | None = None) -> dict[str, Any]:
     """What runs this: commit, versions, device. Names neither the machine nor the user.
 
     Args:
         device: The device of the run, as torch writes it.
+        module: The module of this repository that decides the numbers, with all that it imports from here; None for
+            a run whose configuration does.
 
     Returns:
         `commit` (None outside a git checkout) and `dirty` (whether the tree differs from it; a file that
         `.gitattributes` calls `measured` does not count, since writing a record must not spoil the next one), versions
         of `python`, `torch`, `numpy` and `sharp_maml` (None where it is not installed), `device`, `threads`, and which
-        `kernels` conv4 has there in float32 and float64, `native` or `torch`. Earlier records leave the last out.
+        `kernels` conv4 has there in float32 and float64, `native` or `torch`. Earlier records leave the last out. With
+        a module also its `sources`: see `sharp_maml.sources`.
     """
     commit, dirty = _commit()
     try:
@@ -268,6 +273,7 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
         "threads": torch.get_num_threads(),
         "kernels": "native" if device == "cpu" and load() else "torch",
+        **({"sources": sources(module)} if module else {}),
     }
 
 
@@ -335,41 +341,15 @@ def _files(paths: Iterable[Path], pattern: str) -> Iterator[Path]:
 
 
 def _read(path: Path) -> Record:
+    values = read_json(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        return Record.from_dict(json.loads(text, parse_float=_number, parse_constant=_number))
-    except OSError as error:
-        raise RecordError(f"{path}: the record cannot be read ({error})") from error
-    except (ValueError, ArithmeticError, RecursionError) as error:  # JSON, UTF-8, or a RecordError without the name
-        kind = "" if isinstance(error, RecordError) else "expected a JSON record, found "
-        raise RecordError(f"{path}: {kind}{error}") from error
+        return Record.from_dict(values)
+    except (ArithmeticError, RecursionError, ValueError) as error:  # a RecordError is without the name
+        raise RecordError(f"{path}: {error}") from error
 
 
-def _number(text: str) -> float:
-    """A number of JSON, which has no infinity and no NaN."""
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"a number that JSON does not have, {text:.80}")
-    return value
-
-
-def _finite(value: Any) -> Any:
-    """The value with None for every number that is not finite."""
+def _sorted(value: Any) -> Any:
+    """The value with the keys of every mapping in their order."""
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _pretty(value: Any, indent: str, key: str = "") -> str:
-    """JSON with sorted keys after `key`; a container that fits on its line, with a comma, stays on it."""
-    flat = key + json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    if len(indent) + len(flat) < _LINE or not isinstance(value, (dict, list)):
-        return flat
-    inner = indent + " "
-    if isinstance(value, dict):
-        items = [_pretty(value[name], inner, f"{json.dumps(name, ensure_ascii=False)}: ") for name in sorted(value)]
-    else:
-        items = [_pretty(item, inner) for item in value]
-    opening, closing = "{}" if isinstance(value, dict) else "[]"
-    return f"{key}{opening}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{closing}"
+        return {name: _sorted(value[name]) for name in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -176,7 +176,7 @@ def evaluate(
     if record:
         write_record(record, found)
     if as_json:
-        print(json.dumps(found.to_dict()))
+        print(found.to_result(), end="")
         return 0
     for mode in modes:
         estimate = found.metrics[f"accuracy_{mode}"]

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (
-    "sharp_maml", "sharp_maml_command", "synthetic", "theory", "reproductions", "benchmarks", "notebooks", "tests",
+    "sharp_maml", "sharp_maml_command", "synthetic", "theory", "reproductions", "benchmarks", "publish", "notebooks",
+    "tests",
 )  # fmt: skip
 MAY_IMPORT = {
     "sharp_maml": set(),
@@ -21,6 +22,7 @@ MAY_IMPORT = {
     "benchmarks": {"sharp_maml", "reproductions"},
     "notebooks": {"sharp_maml", "synthetic", "reproductions"},
     "sharp_maml_command": {"sharp_maml", "theory"},
+    "publish": {"sharp_maml", "theory", "reproductions", "benchmarks", "tests"},
 }
 MEASURED = {f"sharp_maml.{name}" for name in ("base", "compiled", "distributed", "meta", "methods", "models")}
 """What `benchmarks` measure from within: they may import these modules of the core, and its commands."""
@@ -70,7 +72,8 @@ def wrong(source: str, module: str, *, is_package: bool = False, root: Path = RO
             continue
         if top not in MAY_IMPORT[package]:
             found.append(f"{module} imports {target}: {package} may import {sorted(MAY_IMPORT[package]) or 'nothing'}")
-        elif top in ("reproductions", "theory"):  # packages with an empty `__init__`
+        elif package == "publish" or top in ("reproductions", "theory"):
+            # packages with an empty `__init__`: what shows and draws their records is public
             if name.startswith("_"):
                 found.append(f"{module} imports {name} from {target}: only public names")
         elif package == "benchmarks" and MEASURED & {target, f"{target}.{name}"}:
@@ -94,7 +97,7 @@ def modules(*packages: str) -> list[Path]:
 
 RUN = {
     module_name(path)
-    for path in modules("reproductions", "benchmarks", "notebooks")
+    for path in modules("reproductions", "benchmarks", "publish", "notebooks")
     if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
 }
 """Commands, which nothing imports from."""
@@ -220,6 +223,9 @@ def test_every_public_name_is_imported_by_the_package_itself():
         ("theory.check.claim", "import benchmarks.work", "may import ['sharp_maml', 'synthetic']"),
         ("notebooks.appendix", "from theory import Claim", "may import ['reproductions', 'sharp_maml', 'synthetic']"),
         ("reproductions.tables.cells", "from synthetic.images import render", "only public names"),
+        ("publish.pages", "from theory.check.report import _section", "only public names"),
+        ("publish.pages", "from benchmarks import bench", "the command"),
+        ("theory.check.report", "from publish.pages import pages", "may import ['sharp_maml', 'synthetic']"),
     ],
 )
 def test_a_wrong_import_is_found(module, source, message):

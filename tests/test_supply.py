@@ -20,7 +20,9 @@ from sharp_maml.data import formats
 
 ROOT = Path(__file__).parents[1]
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-PACKAGES = ("sharp_maml", "sharp_maml_command", "synthetic", "theory", "reproductions", "benchmarks", "notebooks")
+PACKAGES = (
+    "sharp_maml", "sharp_maml_command", "synthetic", "theory", "reproductions", "benchmarks", "publish", "notebooks",
+)  # fmt: skip
 STARTING = {"subprocess", "multiprocessing", "ctypes", "submitit", "pty"}
 TALKING = {"http", "urllib", "requests", "ssl", "ftplib", "smtplib", "socketserver", "asyncio", "webbrowser"}
 

@@ -1,7 +1,8 @@
 """Check the claims: `python -m theory [--budget full] [--only rate_bound] [--list]`.
 
-Writes a record and a figure a claim and `REPORT.md`, by default under `results/theory/`. Exit code 1 if a claim did not
-come out as expected, or a control did. The smoke budget shows that everything runs, and decides nothing.
+Writes a record and a figure a claim and `REPORT.md`, by default under `results/theory/`; the report of the tracked
+records is written by `make publish`. Exit code 1 if a claim did not come out as expected, or a control did. The smoke
+budget shows that everything runs, and decides nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     if options.redraw:
         try:
-            console.print(f"{publish(read(options.output), options.output)}, from the records beside it")
+            console.print(f"{write_report(read(options.output), options.output)}, from the records beside it")
         except ValueError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -100,13 +101,13 @@ def main(arguments: list[str] | None = None) -> int:
 
         verdicts = judge(list(claims), budget, options.seed, jobs=options.jobs, started=started, finished=finished)
 
-    path = publish(verdicts, options.output)
+    path = write_report(verdicts, options.output)
     console.print(outcomes(verdicts, budget, console.width))
     console.print(f"{path}, with records and figures beside it; {time.perf_counter() - began:.0f} s")
     return 0 if budget is SMOKE or all(verdict.passed for verdict in verdicts) else 1
 
 
-def publish(verdicts: list[Verdict], directory: Path) -> Path:
+def write_report(verdicts: list[Verdict], directory: Path) -> Path:
     """Write the records and the report and draw the figures; returns the report's path."""
     for verdict in verdicts:
         write(verdict, directory)

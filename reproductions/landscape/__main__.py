@@ -1,28 +1,27 @@
 """Is the landscape smoother, on trained networks? `python -m reproductions.landscape [--tier demo] [--seeds N]`.
 
-One JSON a checkpoint, so that a run that was cut off goes on; then one record and the figure. `--tracked` draws from
-the tracked record alone. Read next: `measure.py`.
+One JSON a checkpoint, so that a run that was cut off goes on; then one record and the figure. `make publish` brings the
+record into the repository and draws its figure. Read next: `measure.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from reproductions import study
-from reproductions.landscape.decide import TRACKED, decide, read
+from reproductions.landscape.decide import decide
 from reproductions.landscape.figures import decisions, landscapes
 from reproductions.landscape.measure import SMOKE, Settings, measure_all
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.specification import Table, Tier, cells_of, load
-from sharp_maml import provenance
+from sharp_maml import Result, joint_sources, provenance, write_result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,22 +33,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help="training seeds of every row; default: the table's")
     parser.add_argument("--jobs", type=int, default=2, help="checkpoints that are measured at a time; default: 2")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
-    parser.add_argument("--tracked", action="store_true", help="draw the tracked record's figure, measure nothing")
     options = parser.parse_args(arguments)
     console = study.console()
     tier = tiers[options.tier]
     table = tables["landscape" if "landscape" in tier.tables else tier.tables[0]]
     try:
-        if options.tracked:
-            path, figure = TRACKED / f"{tier.name}.json", study.FIGURES / "landscape.png"
-            record: Mapping[str, Any] = read(path)
-        else:
-            record = _measured(table, tier, options, console)
-            path = options.results / "landscape" / f"{tier.name}.json"
-            study.write_study(record, path)
-            figure = path.with_suffix(".png")
-        study.save_figure(landscapes(record), figure)
-        console.print(decisions(record))
+        result = _measured(table, tier, options, console)
+        path = options.results / "landscape" / f"{tier.name}.json"
+        figure = path.with_suffix(".png")
+        write_result(path, result)
+        study.save_figure(landscapes(result.payload), figure)
+        console.print(decisions(result.payload))
         console.print(f"record: {path}, figure: {figure}")
     except KeyboardInterrupt:
         console.print("stopped; what was measured is kept: the same command goes on from there")
@@ -60,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The record of a tier's networks."""
+def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Console) -> Result:
+    """What is measured of a tier's networks."""
     for name in ("seeds", "jobs"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise TableError(f"--{name} must be >= 1, got {value}")
@@ -69,15 +63,17 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
     cells = [cell for cell in every if cell.config.method == "sharp-maml"]
     settings = SMOKE if tier.name == "smoke" else Settings()
     data = prepare_data(tier, options.data, options.results)
-    record = {
-        "schema": 1,
-        **provenance(),
+    origin = provenance(module="reproductions.landscape.decide")  # the code may change meanwhile
+    measured = measure_all(cells, data, options.results, settings, options.jobs, console)
+    held = [cell.pop("sources", None) for cell in measured]  # what is kept of a cut run may be of earlier code
+    payload = {
         "tier": tier.name,
         "labels": {cell.row.name: cell.row.label for cell in cells},
         "settings": asdict(settings),
-        "cells": measure_all(cells, data, options.results, settings, options.jobs, console),
+        "cells": measured,
+        "decisions": decide(measured),
     }
-    return {**record, "decisions": decide(record["cells"])}
+    return Result("landscape", {**origin, "sources": joint_sources([origin["sources"], *held])}, payload)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,18 @@
-"""Whether a variant's landscape is smoother than MAML's, and the record that says so. Read next: `figures.py`."""
+"""Whether a variant's landscape is smoother than MAML's. Read next: `figures.py`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import ttest_1samp
 
 from reproductions.landscape.measure import MEASURES
-from reproductions.study import RECORDS, read_study
 from sharp_maml import holm, paired_difference
 
 BASELINE = "maml"
-TRACKED = RECORDS / "landscape"
 
 LEVEL = 0.05
 """Holm's bound on the probability of any wrong verdict among all variants and measures."""
@@ -59,12 +56,3 @@ def decide(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         verdict: Verdict = "not decided" if not is_decided else "smoother" if smaller else "less smooth"
         line["verdict"] = verdict
     return lines
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A record that `main` wrote.
-
-    Raises:
-        FileNotFoundError: It is not there; the message names the command that makes it.
-    """
-    return read_study(path, f"make landscape TIER={path.stem}")

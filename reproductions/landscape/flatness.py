@@ -1,6 +1,7 @@
 """Are flat networks more accurate? `python -m reproductions.landscape.flatness --tier cpu [--results DIR]`.
 
-Reads the records of the tier's table and of its landscape, and measures nothing itself. Read next: `accuracy.py`.
+Reads the records of the tier's table and of its landscape, and measures nothing itself. `make publish` draws the figure
+of the tracked ones. Read next: `accuracy.py`.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from reproductions import study
-from reproductions.landscape import decide, figures
+from reproductions.landscape import figures
 from reproductions.landscape.accuracy import gaps, points, rank_correlation
 from reproductions.landscape.measure import MEASURES
 from reproductions.tables.records import finished_records, tracked_records
 from reproductions.tables.specification import Tier, load
-from sharp_maml import Record
+from sharp_maml import Record, read_result
 
 
 def read(tier: Tier, results: Path | None) -> tuple[list[Record], dict[str, Any]]:
     """The records of a tier's table and of its landscape: the tracked ones, or those of a results folder."""
     tables, _ = load()
     table = tables[tier.tables[0]]
-    if results is None:
-        return tracked_records(table, tier), decide.read(decide.TRACKED / f"{tier.name}.json")
-    return finished_records(table, tier, results), decide.read(results / "landscape" / f"{tier.name}.json")
+    records = tracked_records(table, tier) if results is None else finished_records(table, tier, results)
+    path = (results or study.RECORDS) / "landscape" / f"{tier.name}.json"
+    return records, dict(read_result(path, "landscape").payload)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = points(records, measured)
         if not found:
             raise ValueError(f"tier {options.tier} has no network with both accuracies and measures of its landscape")
-        path = (study.FIGURES if options.results is None else options.results / "landscape") / "flatness.png"
+        path = (options.results or Path("results")) / "landscape/flatness.png"
         study.save_figure(figures.accuracy_beside_sharpness(found, measured["labels"]), path)
         for name, title in MEASURES.items():
             r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])

@@ -43,6 +43,7 @@ from sharp_maml import (
     norm,
     open_dataset,
     provenance,
+    sources,
     trained_params,
     write_atomically,
 )
@@ -99,7 +100,7 @@ def measure(checkpoint: Path, data: Path, settings: Settings) -> dict[str, Any]:
         CheckpointError: It is not a checkpoint of the trainer.
         ValueError: The data are not those that it was trained on.
     """
-    began = time.perf_counter()
+    began, code = time.perf_counter(), sources("reproductions.landscape.measure")  # the code may change meanwhile
     loaded = load_checkpoint(checkpoint)
     if not {"config", "data", "provenance"} <= loaded.metadata.keys():
         raise CheckpointError(f"{checkpoint} is not a checkpoint of the trainer")
@@ -131,6 +132,7 @@ def measure(checkpoint: Path, data: Path, settings: Settings) -> dict[str, Any]:
         "trained": loaded.metadata["provenance"],
         "measured": provenance(),
         "seconds": time.perf_counter() - began,
+        "sources": code,
     }
 
 

@@ -6,7 +6,6 @@ Read next: `plane.py`, `sketch.py`, `lower_level.py`.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,32 +14,25 @@ from typing import Any
 from reproductions.method.lower_level import lower_level
 from reproductions.method.plane import trajectories
 from reproductions.method.sketch import sketch
-from reproductions.study import RECORDS, rounded
-from sharp_maml import provenance, write_atomically
-
-RECORD = RECORDS / "method.json"
+from reproductions.study import rounded
+from sharp_maml import RecordError, Result, provenance, write_result
 
 
 def measure() -> dict[str, Any]:
-    """The whole record."""
-    return {
-        "schema": 1,
-        **provenance(),
-        "trajectories": trajectories(),
-        "sketch": sketch(),
-        "lower_level": lower_level(),
-    }
+    """All that is recorded."""
+    return {"trajectories": trajectories(), "sketch": sketch(), "lower_level": lower_level()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see `--help`."""
     parser = argparse.ArgumentParser(prog="python -m reproductions.method", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--output", type=Path, default=RECORD, help=f"the record; default: {RECORD.name}, tracked")
+    parser.add_argument("--output", type=Path, default=Path("results/method.json"), help="default: %(default)s")
     options = parser.parse_args(arguments)
+    origin = provenance(module="reproductions.method.__main__")  # the code may change meanwhile
     record = measure()
     try:
-        write_atomically(options.output, (json.dumps(rounded(record, 6)) + "\n").encode())
-    except OSError as error:
+        write_result(options.output, Result("method", origin, rounded(record, 6)))
+    except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for end in record["trajectories"]["ends"]:

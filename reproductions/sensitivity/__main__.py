@@ -1,7 +1,7 @@
 """How far choices of the protocol move one number: `python -m reproductions.sensitivity --tier cpu --data DIR`.
 
-Each network has its own JSON, so that a run that was cut off goes on; then come one record and the figure. `--tracked`
-draws from the tracked record alone. Read next: `measure.py`.
+Each network has its own JSON, so that a run that was cut off goes on; then come one record and the figure. `make
+publish` brings the record into the repository and draws its figure. Read next: `measure.py`.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from reproductions import study
 from reproductions.sensitivity.figure import drawn
-from reproductions.sensitivity.measure import TRACKED, judge, read, shifts
+from reproductions.sensitivity.measure import judge, shifts
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.lines import printed_gain
 from reproductions.tables.specification import Table, Tier, cells_of, load
-from sharp_maml import keep_freed_memory, provenance
+from sharp_maml import Result, joint_sources, keep_freed_memory, provenance, write_result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,23 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--row", default="maml", help="which row of the tier's table; default: maml")
     parser.add_argument("--seeds", type=int, help="training seeds; default: the table's")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
-    parser.add_argument("--tracked", action="store_true", help="draw the tracked record's figure, measure nothing")
     options = parser.parse_args(arguments)
     console = study.console()
     tier = tiers[options.tier]
     table = tables[tier.tables[0]]
     keep_freed_memory()
     try:
-        if options.tracked:
-            path, figure = TRACKED / f"{tier.name}.json", study.FIGURES / "sensitivity.png"
-            record = read(path)
-        else:
-            record = _judged(table, tier, options, console)
-            path = options.results / "sensitivity" / f"{tier.name}.json"
-            study.write_study(record, path)
-            figure = path.with_suffix(".png")
-        study.save_figure(drawn(record), figure)
-        for name, estimate in shifts(record["accuracies"]).items():
+        result = _judged(table, tier, options, console)
+        path = options.results / "sensitivity" / f"{tier.name}.json"
+        figure = path.with_suffix(".png")
+        write_result(path, result)
+        study.save_figure(drawn(result.payload), figure)
+        for name, estimate in shifts(result.payload["accuracies"]).items():
             console.print(f"{name}: {estimate:+.2f}", highlight=False)
         console.print(f"record: {path}, figure: {figure}")
     except KeyboardInterrupt:
@@ -61,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _judged(table: Table, tier: Tier, options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """The record of one row's networks."""
+def _judged(table: Table, tier: Tier, options: argparse.Namespace, console: Console) -> Result:
+    """What is measured of one row's networks."""
     if options.seeds is not None and options.seeds < 1:
         raise TableError(f"--seeds must be >= 1, got {options.seeds}")
     cells = [each for each in cells_of(table, tier, seeds=options.seeds) if each.row.name == options.row]
@@ -70,9 +64,9 @@ def _judged(table: Table, tier: Tier, options: argparse.Namespace, console: Cons
         adapting = [row.name for row in table.rows if not row.settings.get("method")]
         raise TableError(f"--row must be one of {', '.join(adapting)}, got {options.row!r}")
     data = prepare_data(tier, options.data, options.results)
-    return {
-        "schema": 1,
-        **provenance(),
+    origin = provenance(module="reproductions.sensitivity.measure")  # the code may change meanwhile
+    judged = {str(cell.seed): judge(cell, data, options.results, console) for cell in cells}
+    payload = {
         "tier": tier.name,
         "row": options.row,
         "label": cells[0].row.label,
@@ -81,8 +75,10 @@ def _judged(table: Table, tier: Tier, options: argparse.Namespace, console: Cons
             for row in table.rows
             if (gain := printed_gain(row, table)) is not None and not row.name.endswith("-chosen")
         },
-        "accuracies": {str(cell.seed): judge(cell, data, options.results, console) for cell in cells},
+        "accuracies": {seed: accuracies for seed, (accuracies, _) in judged.items()},
     }
+    held = joint_sources([origin["sources"], *(of_seed for _, of_seed in judged.values())])
+    return Result("sensitivity", {**origin, "sources": held}, payload)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,22 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from reproductions.study import RECORDS, read_study, write_study
 from reproductions.tables.specification import MODE, Cell
-from sharp_maml import Dataset, Estimate, interval_over_seeds, load_checkpoint, open_dataset
+from sharp_maml import (
+    Dataset,
+    Estimate,
+    interval_over_seeds,
+    joint_sources,
+    load_checkpoint,
+    open_dataset,
+    sources,
+    write_atomically,
+)
 from sharp_maml.evaluate import evaluate
 
-TRACKED = RECORDS / "sensitivity"
 REFERENCE = "as in the table"
+Judged = tuple[dict[str, float], dict[str, str] | None]
+"""Accuracies by choice, and the digests of the code that judged, None if nobody wrote them down."""
 
 CHOICES: dict[str, dict[str, Any]] = {
     REFERENCE: {},
@@ -58,17 +67,8 @@ def shifts(accuracies: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]
     }
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A record that `main` wrote.
-
-    Raises:
-        FileNotFoundError: It is not there; the message names the command that makes it.
-    """
-    return read_study(path, f"python -m reproductions.sensitivity --tier {path.stem} --data DIR")
-
-
-def judge(cell: Cell, data: Path, results: Path, console: Console) -> dict[str, float]:
-    """Accuracy of a cell's network by choice; what was judged before is read."""
+def judge(cell: Cell, data: Path, results: Path, console: Console) -> Judged:
+    """Accuracy of a cell's network by choice, and the code that judged; what was judged before is read."""
     directory = cell.directory(results)
     for name in ("best", "last"):
         if not (directory / f"{name}.safetensors").exists():
@@ -77,12 +77,15 @@ def judge(cell: Cell, data: Path, results: Path, console: Console) -> dict[str, 
             )
     path = directory / "sensitivity.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    found = before["accuracies"] if before.get("config_digest") == cell.config.digest else {}
+    is_same = before.get("config_digest") == cell.config.digest
+    found = before["accuracies"] if is_same else {}
+    code = sources("reproductions.sensitivity.measure")
+    held = joint_sources([before.get("sources"), code]) if found else code
     dataset = open_dataset(data, size=cell.config.image_size)
     for name, choice in CHOICES.items():
         if name not in found:
             found[name] = measure(cell, dataset, results, choice)
             console.print(f"{cell.row.name}, seed {cell.seed}, {name}: {found[name]:.2f} %", highlight=False)
-            content = {"config_digest": cell.config.digest, "accuracies": found}
-            write_study(content, path)
-    return {name: found[name] for name in CHOICES}
+            content = {"config_digest": cell.config.digest, "sources": held, "accuracies": found}
+            write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    return {name: found[name] for name in CHOICES}, held

@@ -2,8 +2,7 @@
 
 Trains the cells that `results/` lacks, then builds the table from records alone and prints it with intervals and
 verdicts; the same table is written as markdown, LaTeX and a figure. `--tracked` builds it from `records/tables/`
-instead and trains nothing; `--readme` puts that table into the README. Read next: `specification.py`, `train.py`,
-`lines.py`.
+instead and trains nothing. Read next: `specification.py`, `train.py`, `lines.py`.
 """
 
 from __future__ import annotations
@@ -34,15 +33,14 @@ from sharp_maml import Record, keep_freed_memory, provenance
 class Surroundings:
     """What the command stands on, besides its arguments.
 
-    tables, tiers: the specification. tracked: the repository's records. readme: the page that shows their table. gpus:
-    how many this machine has. is_dirty: whether the code has uncommitted changes. run: what trains cells in place of
-    this machine's processes or a scheduler's.
+    tables, tiers: the specification. tracked: the repository's records. gpus: how many this machine has. is_dirty:
+    whether the code has uncommitted changes. run: what trains cells in place of this machine's processes or a
+    scheduler's.
     """
 
     tables: Mapping[str, Table]
     tiers: Mapping[str, Tier]
     tracked: Path
-    readme: Path
     gpus: int
     is_dirty: bool
     run: Run | None = None
@@ -52,7 +50,7 @@ class Surroundings:
         """Those of this repository on this machine."""
         tables, tiers = load()
         is_dirty = bool(provenance()["dirty"])
-        return cls(tables, tiers, TRACKED, study.ROOT / "README.md", torch.cuda.device_count(), is_dirty)
+        return cls(tables, tiers, TRACKED, torch.cuda.device_count(), is_dirty)
 
 
 def main(arguments: Sequence[str] | None = None, around: Surroundings | None = None) -> int:
@@ -100,7 +98,6 @@ def _parser(around: Surroundings) -> argparse.ArgumentParser:
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
     parser.add_argument("--tracked", action="store_true", help="build from records/tables, train nothing")
-    parser.add_argument("--readme", action="store_true", help="with --tracked: put the table into README.md")
     parser.add_argument("--allow-dirty", action="store_true", help="accept records of uncommitted code")
     return parser
 
@@ -114,8 +111,6 @@ def _chosen(options: argparse.Namespace, around: Surroundings) -> tuple[Table, T
     for name in ("seeds", "jobs"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise TableError(f"--{name} must be >= 1, got {value}")
-    if options.readme and not options.tracked:
-        raise TableError("--readme goes with --tracked: the README shows tracked records only")
     if not options.rows:
         return table, tier
     unknown = sorted(set(options.rows) - {row.name for row in table.rows})
@@ -156,12 +151,11 @@ def _show(
     around: Surroundings,
     console: Console,
 ) -> None:
-    """Print the table and write its forms, and the README's where it was asked for."""
+    """Print the table and write its forms."""
     lines, below = build_lines(table, records), notes(table, tier, records)
     title, where = f"{table.title} ({tier.name} tier)", options.results / tier.name
-    text = forms.markdown(title, table.baseline.label, lines, below)
     where.mkdir(parents=True, exist_ok=True)
-    (where / f"{table.name}.md").write_text(text, encoding="utf-8")
+    (where / f"{table.name}.md").write_text(forms.markdown(title, table.baseline.label, lines, below), encoding="utf-8")
     (where / f"{table.name}.tex").write_text(forms.latex(title, table.baseline.label, lines, below), encoding="utf-8")
     forms.figure(title, table.baseline.label, lines, below, where / f"{table.name}.png")
     curves.draw(title, table.rows, records, where / f"{table.name}-curves.png")
@@ -170,9 +164,6 @@ def _show(
         _show_tracked(table, tier, {record.data_name for record in records}, around.tracked, console)
     ends = (".md", ".tex", ".png", "-curves.png")
     console.print(f"written: {', '.join(str(where / f'{table.name}{end}') for end in ends)}")
-    if options.readme:
-        page = study.put_between(around.readme.read_text(encoding="utf-8"), "table1", text)
-        around.readme.write_text(page, encoding="utf-8")
 
 
 def _show_tracked(table: Table, tier: Tier, data: Container[str], tracked: Path, console: Console) -> None:

@@ -1,18 +1,10 @@
-"""Bring finished runs into the repository: `python -m reproductions.tables.track --tier cpu [--results DIR]`.
-
-Copies the records of a tier to `records/tables/<tier>/<row>-seed<k>.json`. With `--networks` also one network a row,
-the one with the highest accuracy on the validation classes, as `<row>.safetensors` beside them: parameters without the
-optimizer's state, which `sharp-maml evaluate` reads. Read next: `records.py`, which finds them again.
-"""
+"""Finished runs of a tier, and their copies in the repository. Read next: `records.py`, which finds them again."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproductions.tables.records import TRACKED
 from reproductions.tables.specification import Cell, Tier, load
 from sharp_maml import Record, load_checkpoint, read_records, save_checkpoint, write_record
 
@@ -53,39 +45,30 @@ def write_network(run: Path, path: Path) -> None:
     save_checkpoint(path, tensors=params, metadata=checkpoint.metadata)
 
 
-def main(arguments: Sequence[str] | None = None, tracked: Path = TRACKED) -> int:
-    """Command line, see `--help`; tracked: the folder that records are brought into."""
-    _, tiers = load()
-    parser = argparse.ArgumentParser(prog="python -m reproductions.tables.track", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="whose runs; default: demo")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
-    parser.add_argument("--networks", action="store_true", help="also the best network of each row")
-    options = parser.parse_args(arguments)
-    tier, place = tiers[options.tier], tracked / options.tier
-    try:
-        runs = finished(tier, options.results)
-        if not runs:
-            raise ValueError(f"{options.results / tier.name} has no records; make them with: make reproduce-table1")
-        for _, record in runs:
-            write_record(place / f"{record.name}-seed{record.seed}.json", record)
-        print(f"{place}: {len(runs)} records")
-        if options.networks:
-            judged = [(run, record) for run, record in runs if record.protocol["split"] == "test"]
-            for name in sorted({record.name for _, record in judged}):
-                run, record = max((each for each in judged if each[1].name == name), key=lambda each: _best(each[1]))
-                path = place / f"{name}.safetensors"
-                write_network(run, path)
-                print(f"{path}: seed {record.seed}, {path.stat().st_size / 1000:.0f} kB")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def copy(runs: Sequence[tuple[Path, Record]], place: Path, *, networks: bool = False) -> list[str]:
+    """Write the records of runs as `<row>-seed<k>.json`, and the best network of each row if asked for.
+
+    Args:
+        runs: What `finished` found.
+        place: The folder of the tier's records.
+        networks: Write also, as `<row>.safetensors`, the network with the highest accuracy on the validation classes:
+            parameters without the optimizer's state, which `python -m sharp_maml.evaluate` reads.
+
+    Returns:
+        What was written, a line each.
+    """
+    for _, record in runs:
+        write_record(place / f"{record.name}-seed{record.seed}.json", record)
+    told = [f"{place}: {len(runs)} records"] if runs else []
+    judged = [(run, record) for run, record in runs if networks and record.protocol["split"] == "test"]
+    for name in sorted({record.name for _, record in judged}):
+        run, record = max((each for each in judged if each[1].name == name), key=lambda each: _best(each[1]))
+        path = place / f"{name}.safetensors"
+        write_network(run, path)
+        told.append(f"{path}: seed {record.seed}, {path.stat().st_size / 1000:.0f} kB")
+    return told
 
 
 def _best(record: Record) -> float:
     """The highest accuracy on the validation classes that the run had."""
     return max(point["validation_accuracy"] or 0.0 for point in record.learning_curve)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,8 @@ from rich.console import Console
 
 from benchmarks import bench
 from benchmarks.work import Work, flops, ours, plain
+from reproductions.study import RECORDS
+from sharp_maml import read_result
 from tests.sharp_maml.oracles import relative_error
 
 GFLOP = {
@@ -53,7 +54,9 @@ def test_float32_is_as_exact_as_in_the_plain_loop() -> None:
 @pytest.mark.slow
 def test_the_benchmark_writes_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bench.main(["--only", "low-1@16", "--repeats", "2", "--output", str(tmp_path / "bench.json")])
-    (row,) = json.loads((tmp_path / "bench.json").read_text())["rows"]
+    result = read_result(tmp_path / "bench.json", "speed")
+    (row,) = result.payload["rows"]
+    assert "benchmarks.work" in result.provenance["sources"]
     assert row["work"] == "low-1@16"
     ratio = row["ratio"]["plain"]
     assert ratio["min"] <= ratio["median"] <= ratio["max"]
@@ -63,11 +66,11 @@ def test_the_benchmark_writes_its_record(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_tables_of_the_tracked_record_fit_the_terminal(width: int) -> None:
     shown = io.StringIO()
-    record = json.loads((Path(__file__).parents[2] / "records/bench/speed.json").read_text())
-    bench.show(record, Console(file=shown, width=width))
+    result = read_result(RECORDS / "bench/speed.json", "speed")
+    bench.show(result, Console(file=shown, width=width))
     text = shown.getvalue()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for row in record["rows"]:
+    for row in result.payload["rows"]:
         assert f"{row['work']} " in text
         assert f"{row['median_seconds']['ours']:.2f}" in text

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from benchmarks import page, training
 from benchmarks.profile import kind_of
+from reproductions.study import RECORDS
+from sharp_maml import read_result
 
-SPEED = json.loads((page.BENCH / "speed.json").read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("name", ["README.md", "docs/performance.md"])
-def test_the_tables_of_the_pages_are_those_of_the_tracked_records(name, tmp_path):
-    text = (page.ROOT / name).read_text(encoding="utf-8")
-    for other in ("README.md", "docs/performance.md"):
-        (tmp_path / other).parent.mkdir(exist_ok=True)
-        (tmp_path / other).write_text((page.ROOT / other).read_text(encoding="utf-8"), encoding="utf-8")
-    page.main(tmp_path)
-    assert (tmp_path / name).read_text(encoding="utf-8") == text
-    assert (tmp_path / "docs" / page.FIGURE).stat().st_size > 10_000
+SPEED = read_result(RECORDS / "bench/speed.json", "speed").payload
 
 
-def test_the_tracked_records_come_from_committed_code():
-    trained = json.loads((page.BENCH / "training.json").read_text(encoding="utf-8"))
-    assert SPEED["dirty"] is False
-    assert trained["dirty"] is False
+def test_the_figure_is_drawn_from_the_record_alone(tmp_path):
+    page.draw(SPEED, tmp_path / "performance.png")
+    assert (tmp_path / "performance.png").stat().st_size > 10_000
 
 
 def test_a_target_is_met_only_if_every_turn_meets_it():

@@ -22,6 +22,7 @@ from PIL import Image
 
 from notebooks import __main__ as build
 from notebooks.appendix import CAPTION, ROOT, Appendix
+from sharp_maml import RecordError, read_result
 
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 TRAINING = {"meta_gradient", "train", "meta_loss", "adapt", "evaluate", "measure", "judge"}
@@ -77,7 +78,7 @@ def test_a_chapter_has_its_number_ends_with_its_sources_and_trains_nothing(path)
 
 def test_every_claim_is_shown_in_a_chapter():
     text = "".join(map(code, PATHS))
-    claims = {path.stem for path in (ROOT / "docs/theory/records").glob("*.json")}
+    claims = {path.stem for path in (ROOT / "records/theory/claims").glob("*.json")}
     assert claims
     assert claims <= set(re.findall(r'"([a-z]+_[a-z_]+)"', text))
 
@@ -85,7 +86,7 @@ def test_every_claim_is_shown_in_a_chapter():
 def test_a_missing_record_names_the_command_that_makes_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RESULTS", str(tmp_path))
     chapter = Appendix(2)
-    with pytest.raises(FileNotFoundError, match=r"rate_slope\.json is missing; make it with: make theory"):
+    with pytest.raises(RecordError, match=r"rate_slope\.json is missing; make it with: make theory"):
         chapter.claims("rate_slope")
     with pytest.raises(FileNotFoundError, match="make reproduce-table1 TABLE=table1"):
         chapter.accuracies("table1")
@@ -105,11 +106,11 @@ def test_the_end_lists_every_record_that_was_read_with_its_commit(shown):
     chapter = Appendix(2)
     chapter.claims("rate_slope", "rate_bound")
     chapter.sources()
-    commit = json.loads((ROOT / "docs/theory/records/rate_slope.json").read_text())["commit"][:10]
+    commit = read_result(ROOT / "records/theory/claims/rate_slope.json", "claim").provenance["commit"][:10]
     text = "".join(data for data, _ in shown)
-    assert f"| `docs/theory/records/rate_slope.json` | {commit} |" in text
+    assert f"| `records/theory/claims/rate_slope.json` | {commit} |" in text
     assert "rate_bound.json" in text
-    assert "python -m theory --budget full" in text
+    assert "make theory BUDGET=full" in text
 
 
 def test_the_table_of_claims_says_what_the_records_say(shown):

@@ -16,6 +16,10 @@ def test_the_readme_has_the_table_between_its_marks_and_the_rest_untouched():
     assert put_between(once, "table1", "new\n") == once
 
 
+def test_marks_inside_a_line_have_the_text_on_it():
+    assert put_between(f"| a | {BEGIN}old{END} |", "table1", "new") == f"| a | {BEGIN}new{END} |"
+
+
 @pytest.mark.parametrize("readme", ["", f"{BEGIN} only", f"only {END}", f"{END} turned {BEGIN}"])
 def test_a_readme_without_the_marks_in_order_is_refused(readme):
     with pytest.raises(ValueError, match="needs the marks"):

@@ -292,7 +292,7 @@ def test_a_wrong_value_in_a_file_is_refused_with_the_name_of_the_file(tmp_path: 
 
 def test_the_page_of_settings_is_that_of_the_code() -> None:
     page = Path(__file__).parents[2] / "docs/settings.md"
-    assert page.read_text(encoding="utf-8") == reference(), "write it anew: make settings"
+    assert page.read_text(encoding="utf-8") == reference(), "write it anew: make publish"
 
 
 def test_the_page_of_settings_names_every_setting_with_its_limit_and_meaning() -> None:

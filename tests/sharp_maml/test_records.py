@@ -69,12 +69,20 @@ def record(**changes: Any) -> Record:
 
 
 def changed(folder: Path, change: dict[str, Any], without: str = "") -> Path:
-    """A record file with some of its JSON fields changed and one taken out."""
+    """A record file of today's form with some fields of its payload changed and one taken out."""
     path = folder / "record.json"
     write_record(path, record())
-    values = json.loads(path.read_text()) | change
-    values.pop(without, None)
-    path.write_text(json.dumps(values))
+    result = json.loads(path.read_text())
+    result["payload"] |= change
+    result["payload"].pop(without, None)
+    path.write_text(json.dumps(result))
+    return path
+
+
+def earlier(folder: Path, **change: Any) -> Path:
+    """A record file as it was before there was an envelope: the fields, among them schema and provenance, flat."""
+    path = folder / "record.json"
+    path.write_text(json.dumps(record().to_dict() | change))
     return path
 
 
@@ -156,8 +164,9 @@ def test_a_count_that_cannot_be_is_refused(text: str) -> None:
 def test_the_text_of_a_record_has_the_schema_first_and_small_things_on_one_line(tmp_path: Path) -> None:
     write_record(tmp_path / "record.json", record())
     lines = (tmp_path / "record.json").read_text().splitlines()
-    assert lines[:3] == ["{", ' "schema": 2,', ' "name": "maml",']
-    assert ' "accuracies": {"support": "75: 75 30 15", "transductive": "75: 15 30 75"},' in lines
+    assert lines[:3] == ["{", ' "kind": "table-cell",', ' "schema": 3,']
+    assert lines[4:6] == [' "payload": {', '  "name": "maml",']
+    assert '  "accuracies": {"support": "75: 75 30 15", "transductive": "75: 15 30 75"},' in lines
     assert all(len(line) <= 120 for line in lines)
 
 
@@ -167,7 +176,7 @@ def test_a_long_list_has_one_entry_a_line(tmp_path: Path) -> None:
     ]
     write_record(tmp_path / "record.json", record(learning_curve=curve))
     text = (tmp_path / "record.json").read_text()
-    assert '\n  {"loss": 1.5, "step": 1000, "validation_accuracy": 0.25},\n' in text
+    assert '\n   {"loss": 1.5, "step": 1000, "validation_accuracy": 0.25},\n' in text
     assert read_records(tmp_path)[0].learning_curve == curve
 
 
@@ -269,17 +278,20 @@ def test_json_that_is_no_record_is_named(tmp_path: Path, content: str) -> None:
 
 
 def test_a_record_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"record\.json: expected schema 2 or older, found 3: .*upgrade"):
-        read_records(changed(tmp_path, {"schema": 3}))
+    with pytest.raises(RecordError, match=r"record\.json: expected schema 3 or older, found 4: .*upgrade"):
+        read_records(earlier(tmp_path, schema=4))
 
 
-def test_a_record_of_schema_1_is_read_with_the_digest_of_today(tmp_path: Path) -> None:
-    assert read_records(changed(tmp_path, {"schema": 1, "config_digest": "0" * 64})) == [record()]
+def test_records_of_all_forms_that_there_were_are_read_as_one(tmp_path: Path) -> None:
+    """Schema 1 had another digest of the configuration, 1 and 2 had no envelope."""
+    assert read_records(earlier(tmp_path, schema=1, config_digest="0" * 64)) == [record()]
+    assert read_records(earlier(tmp_path, schema=2)) == [record()]
+    assert read_records(changed(tmp_path, {})) == [record()]
 
 
 def test_a_record_of_schema_1_with_unknown_settings_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"record\.json: .*config are not as they are written.*unknown setting"):
-        read_records(changed(tmp_path, {"schema": 1, "config": {"setps": 1}}))
+        read_records(earlier(tmp_path, schema=1, config={"setps": 1}))
 
 
 def test_a_missing_and_an_unknown_field_are_named(tmp_path: Path) -> None:
@@ -313,7 +325,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A git checkout with a file of code, a record and a result; the repository's own rules say which is which."""
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("sharp_maml/code.py", "records/tables/demo/maml.json", "docs/theory/alarms.json"):
+    for name in ("sharp_maml/code.py", "records/tables/demo/maml.json", "docs/theory/REPORT.md"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("one\n")
     rules = Path(__file__).parents[2] / ".gitattributes"
@@ -337,7 +349,9 @@ def test_a_clean_checkout_is_its_commit(checkout: Path) -> None:
         ("records/tables/demo/maml.json", False),
         ("records/tables/demo/low.json", False),
         ("reproductions/code.py", True),
-        ("docs/theory/alarms.json", False),
+        ("docs/theory/REPORT.md", False),
+        ("docs/figures/landscape.png", False),
+        ("docs/reliability.md", False),
         ("docs/page.md", True),
     ],
 )
@@ -348,7 +362,7 @@ def test_only_a_change_outside_the_results_makes_a_commit_dirty(checkout: Path, 
 
 
 def test_a_result_that_is_taken_away_to_be_made_anew_leaves_the_commit_clean(checkout: Path) -> None:
-    (checkout / "docs/theory/alarms.json").unlink()
+    (checkout / "records/tables/demo/maml.json").unlink()
     assert records._commit(checkout / "sharp_maml" / "code.py")[1] is False
 
 

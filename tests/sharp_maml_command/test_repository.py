@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sharp_maml import read_result
 from sharp_maml_command import main
 from theory.check.claim import registry
 from theory.check.verdicts import TRACKED
@@ -22,7 +23,7 @@ def test_the_list_has_every_claim_with_what_its_tracked_record_says(capsys):
     found = {claim["id"]: claim for claim in json.loads(capsys.readouterr().out)}
     assert found.keys() == registry().keys()
     for name, claim in found.items():
-        units = json.loads((TRACKED / f"records/{name}.json").read_text())["units"]
+        units = dict(read_result(TRACKED / f"claims/{name}.json", "claim").payload["units"])
         assert claim["outcome"] == units.pop("claim")["outcome"]
         assert claim["controls"] == {control: unit["outcome"] for control, unit in units.items()}
     assert main(["claims", "list"]) == 0

@@ -10,7 +10,6 @@ not measured anew. Exit code 1 if something that is named lets a mutant pass.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -28,11 +27,11 @@ from typing import Any
 
 import pytest
 
-from sharp_maml import provenance, write_atomically
+from sharp_maml import Result, provenance, read_result, write_atomically, write_result
 from tests.theory.mistakes import MUTANTS, Mutant
 from theory.check.budgets import BUDGETS
 from theory.check.claim import Budget, Claim, Unit, Verdict, decide, registry
-from theory.check.verdicts import commit_of, write_json
+from theory.check.verdicts import commit_of
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("sharp_maml", "synthetic", "theory", "tests")
@@ -143,8 +142,9 @@ def catchers(mutants: Sequence[Mutant]) -> tuple[list[str], list[tuple[str, str]
     return list(tests), list(claims)
 
 
-def page(entries: Sequence[dict[str, Any]]) -> str:
-    """The entries of a record in markdown."""
+def page(result: Result, link: str) -> str:
+    """The result in markdown, which links its record."""
+    entries = result.payload["mutants"]
     tests, claims = (sum(bool(entry[by]) for entry in entries) for by in ("test", "claim"))
     commits = Counter(map(commit_of, entries))
     lines = [
@@ -160,7 +160,8 @@ def page(entries: Sequence[dict[str, Any]]) -> str:
         "",
         f"{'; '.join(f'{number} of them: {commit}' for commit, number in commits.items())}; "
         f"{sum(entry['seconds'] for entry in entries) / 60:.0f} CPU minutes. The fragments and what replaces them: "
-        "[record](mutants.json). Rerun: `make mutants`.",
+        f"[record]({link}). Rerun: `make mutants`.",
+        *(["", result.caveat] if result.caveat else []),
         "",
         "| mistake | file | unit tests | claims |",
         "|---|---|---|---|",
@@ -176,7 +177,7 @@ def kept(path: Path) -> dict[str, dict[str, Any]]:
     """The entries of a record whose mutants are still those of the list, by name."""
     if not path.exists():
         return {}
-    entries = json.loads(path.read_text(encoding="utf-8"))["mutants"]
+    entries = read_result(path, "mutants").payload["mutants"]
     today = {mutant.name: asdict(mutant) for mutant in MUTANTS}
     return {entry["name"]: entry for entry in entries if today.get(entry["name"], {"": ""}).items() <= entry.items()}
 
@@ -193,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not mutants:
         print(f"error: no mutant matches {' '.join(options.only)}", file=sys.stderr)
         return 2
-    path, origin = options.output / "mutants.json", provenance()
+    path, origin = options.output / "mutants.json", provenance(module="tests.theory.mutants")
     found = kept(path)
 
     def is_done(mutant: Mutant) -> bool:
@@ -219,8 +220,9 @@ def main(arguments: list[str] | None = None) -> int:
             entry = {**judged(mutant, place), "commit": origin["commit"], "dirty": origin["dirty"]}
             found[mutant.name] = entry
             entries = [found[one.name] for one in MUTANTS if one.name in found]
-            write_json(path, {"schema": 1, **origin, "mutants": entries})
-            write_atomically(options.output / "MUTANTS.md", page(entries).encode())
+            result = Result("mutants", origin, {"mutants": entries})
+            write_result(path, result)
+            write_atomically(options.output / "MUTANTS.md", page(result, path.name).encode())
             told = ", ".join(f"{name} {of}" for name, of in entry["said"].items())
             print(f"[{number}/{len(waiting)}] {mutant.name}: {told}; {entry['seconds']:.0f} s", flush=True)
     passed = [name for name, entry in found.items() if not entry["caught"]]

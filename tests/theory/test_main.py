@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import math
 import shutil
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from sharp_maml import Result, read_result, sources, write_result
 from theory.__main__ import listing, main, outcomes
 from theory.check import verdicts
 from theory.check.budgets import BUDGETS, SMOKE
 from theory.check.calibration import headline
 from theory.check.claim import registry
 from theory.check.report import report
-from theory.check.sources import sources
 
 QUICK = ["--only", "generalization_ball", "--jobs", "1", "--budget", "smoke"]
 
@@ -38,43 +38,41 @@ def test_it_writes_a_report_with_a_record_and_a_figure_a_claim(written) -> None:
     for line in (
         "**supported**",
         "figures/generalization_ball.png",
-        "records/generalization_ball.json",
+        "claims/generalization_ball.json",
         "| a step, without the mass outside | refuted |",
     ):
         assert line in text
     assert (place / "figures/generalization_ball.png").stat().st_size > 10_000
     assert (place / "figures/generalization_ball.pdf").exists()
-    record = json.loads((place / "records/generalization_ball.json").read_text())
-    assert (record["id"], record["schema"], record["passed"], record["budget"]["name"]) == (
-        "generalization_ball", verdicts.SCHEMA, True, "smoke",
-    )  # fmt: skip
+    result = read_result(place / "claims/generalization_ball.json", "claim")
+    record, origin = result.payload, result.provenance
+    assert (record["id"], record["passed"], origin["budget"]["name"]) == ("generalization_ball", True, "smoke")
     assert record["units"]["a step, without the mass outside"]["outcome"] == "refuted"
-    assert record["commit"]
+    assert origin["commit"]
     assert "too small" in printed
 
 
 def test_figures_and_report_come_from_the_records_alone(written, tmp_path) -> None:
     place, _ = written
-    shutil.copytree(place / "records", tmp_path / "records")
+    shutil.copytree(place / "claims", tmp_path / "claims")
     assert main(["--redraw", "--output", str(tmp_path)]) == 0
     assert (tmp_path / "REPORT.md").read_text() == (place / "REPORT.md").read_text()
     assert (tmp_path / "figures/generalization_ball.png").exists()
 
 
 def test_the_report_quotes_the_tracked_calibration(written) -> None:
-    record = json.loads((verdicts.TRACKED / "calibration.json").read_text())
+    record = read_result(verdicts.TRACKED / "calibration.json", "calibration").payload
     assert headline(record) in (written[0] / "REPORT.md").read_text()
 
 
 def test_a_report_of_records_of_two_commits_names_both(written, tmp_path) -> None:
     place, _ = written
-    (tmp_path / "records").mkdir()
-    record = json.loads((place / "records/generalization_ball.json").read_text())
+    result = read_result(place / "claims/generalization_ball.json", "claim")
     for name, commit in {"generalization_ball": "abc", "rate_bound": "def"}.items():
-        units = dict.fromkeys(("claim", *registry()[name].controls), record["units"]["claim"])
-        one = {**record, "id": name, "commit": commit, "dirty": commit == "def", "units": units}
-        one["sources"] = sources(registry()[name].module)
-        (tmp_path / "records" / f"{name}.json").write_text(json.dumps(one))
+        units = dict.fromkeys(("claim", *registry()[name].controls), result.payload["units"]["claim"])
+        own = {"commit": commit, "dirty": commit == "def", "sources": sources(registry()[name].module)}
+        one = Result("claim", {**result.provenance, **own}, {**result.payload, "id": name, "units": units})
+        write_result(tmp_path / "claims" / f"{name}.json", one)
     text = report(verdicts.read(tmp_path))
     assert "1 of them: commit abc; " in text
     assert "1 of them: commit def with uncommitted changes; " in text
@@ -83,45 +81,44 @@ def test_a_report_of_records_of_two_commits_names_both(written, tmp_path) -> Non
 def test_records_that_are_missing_or_of_another_claim_are_refused(tmp_path, capsys) -> None:
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "no records in" in capsys.readouterr().err
-    (tmp_path / "records").mkdir()
-    (tmp_path / "records/generalization_ball.json").write_text(
-        json.dumps({"schema": verdicts.SCHEMA, "units": {"claim": {}}})
-    )
+    write_result(tmp_path / "claims/generalization_ball.json", Result("claim", {}, {"units": {"claim": {}}}))
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     assert "not a record of a claim as it is now" in capsys.readouterr().err
 
 
 def test_a_record_that_was_measured_by_other_code_is_refused(written, tmp_path, capsys) -> None:
     place, _ = written
-    (tmp_path / "records").mkdir()
-    record = json.loads((place / "records/generalization_ball.json").read_text())
-    assert record["sources"] == sources("theory.generalization.claims.ball")
-    record["sources"]["theory.generalization.pac_bayes"] = "0" * 16
-    (tmp_path / "records/generalization_ball.json").write_text(json.dumps(record))
+    result = read_result(place / "claims/generalization_ball.json", "claim")
+    assert result.provenance["sources"] == sources("theory.generalization.claims.ball")
+    result.provenance["sources"]["theory.generalization.pac_bayes"] = "0" * 16
+    write_result(tmp_path / "claims/generalization_ball.json", result)
     assert main(["--redraw", "--output", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert "was measured by other code: theory.generalization.pac_bayes changed since" in error
     assert "`python -m theory --only generalization_ball --budget smoke" in error
 
 
+def test_a_record_of_a_number_that_was_not_finite_is_refused_by_name(written, tmp_path, capsys) -> None:
+    result = read_result(written[0] / "claims/generalization_ball.json", "claim")
+    result.payload["units"]["claim"]["items"][0]["measured"] = math.inf
+    write_result(tmp_path / "claims/generalization_ball.json", result)
+    assert main(["--redraw", "--output", str(tmp_path)]) == 2
+    assert "generalization_ball.json has numbers that are not finite: " in capsys.readouterr().err
+
+
 def test_redrawn_records_have_the_text_of_today_and_are_decided_together(written, tmp_path) -> None:
     place, _ = written
-    shutil.copytree(place / "records", tmp_path / "records")
-    path = tmp_path / "records/generalization_ball.json"
-    record = json.loads(path.read_text())
-    old = {**record, "text": {**record["text"], "Why": "earlier words"}, "passed": False}
-    path.write_text(json.dumps(old))
+    shutil.copytree(place / "claims", tmp_path / "claims")
+    path = tmp_path / "claims/generalization_ball.json"
+    result = read_result(path, "claim")
+    old = {**result.payload, "text": {**result.payload["text"], "Why": "earlier words"}, "passed": False}
+    write_result(path, Result("claim", result.provenance, old))
     assert main(["--redraw", "--output", str(tmp_path)]) == 0
-    assert json.loads(path.read_text()) == record
+    assert read_result(path, "claim") == result
 
 
-def test_the_tracked_report_is_that_of_the_tracked_records_which_are_those_of_the_code(tmp_path) -> None:
-    tracked = verdicts.read(verdicts.TRACKED)
-    assert [verdict.claim.id for verdict in tracked] == list(registry())
-    for verdict in tracked:
-        path = verdicts.write(verdict, tmp_path)
-        assert path.read_text() == (verdicts.TRACKED / "records" / path.name).read_text()
-    assert report(tracked) == (verdicts.TRACKED / "REPORT.md").read_text()
+def test_there_is_a_tracked_record_of_every_claim_by_the_code_of_today() -> None:
+    assert [verdict.claim.id for verdict in verdicts.read(verdicts.TRACKED)] == list(registry())
 
 
 def test_it_lists_the_claims(capsys) -> None:
@@ -150,7 +147,8 @@ def test_the_error_of_a_measurement_comes_through() -> None:
 def test_progress_is_told_in_order_and_what_took_longest_comes_first(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(verdicts, "TRACKED", tmp_path)
     for name, seconds in {"generalization_kl": 1.0, "lemma_literal": 2.0}.items():
-        verdicts.write_json(tmp_path / f"records/{name}.json", {"units": {"claim": {"seconds": seconds}}})
+        one = Result("claim", {}, {"units": {"claim": {"seconds": seconds}}})
+        write_result(tmp_path / f"claims/{name}.json", one)
     told: list[tuple[str, str]] = []
     names = ["generalization_kl", "lemma_literal", "generalization_ball"]
     verdicts.judge(
@@ -166,7 +164,7 @@ def test_progress_is_told_in_order_and_what_took_longest_comes_first(tmp_path, m
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_outcomes_and_list_fit_the_terminal(width) -> None:
-    tracked = verdicts.read(Path(__file__).parents[2] / "docs" / "theory")
+    tracked = verdicts.read(verdicts.TRACKED)
     for table in (*(outcomes(tracked, budget, width) for budget in BUDGETS.values()), listing(registry())):
         shown = io.StringIO()
         Console(file=shown, width=width).print(table)

@@ -5,7 +5,6 @@ What the theorem cannot see, because it holds for any perturbation in the ball, 
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import cache
 
@@ -13,10 +12,11 @@ import pytest
 import torch
 
 import sharp_maml
+from sharp_maml import Result, read_result, write_result
 from sharp_maml.ascent import along_gradient
 from tests.theory import mutants
 from tests.theory.mistakes import MUTANTS, Mutant
-from tests.theory.mutants import ROOT, kept, main, page
+from tests.theory.mutants import ROOT, kept, main
 from theory import runner
 from theory.check.budgets import SMOKE
 from theory.check.claim import Unit, decide, registry
@@ -32,11 +32,10 @@ def test_a_mutant_is_one_fragment_that_still_compiles(mutant: Mutant) -> None:
 
 
 def test_the_tracked_record_is_of_these_mutants_and_all_are_caught() -> None:
-    entries = json.loads((TRACKED / "mutants.json").read_text(encoding="utf-8"))["mutants"]
+    entries = read_result(TRACKED / "mutants.json", "mutants").payload["mutants"]
     assert [entry["name"] for entry in entries] == [mutant.name for mutant in MUTANTS]
     assert list(kept(TRACKED / "mutants.json")) == [mutant.name for mutant in MUTANTS]
     assert all(entry["caught"] and not entry["dirty"] for entry in entries)
-    assert (TRACKED / "MUTANTS.md").read_text(encoding="utf-8") == page(entries)
 
 
 def test_a_fragment_that_has_moved_is_named() -> None:
@@ -54,7 +53,7 @@ def said(monkeypatch):
     answers: list[dict[str, str]] = []
     monkeypatch.setattr(mutants, "asked", lambda *_: (answers.pop(0), 1.0))
     # what is being worked on may have uncommitted changes
-    monkeypatch.setattr(mutants, "provenance", lambda: {"commit": "c" * 40, "dirty": False})
+    monkeypatch.setattr(mutants, "provenance", lambda module: {"commit": "c" * 40, "dirty": False})
     return answers
 
 
@@ -64,7 +63,7 @@ def test_a_run_goes_on_where_it_was_cut_off(said, tmp_path, capsys) -> None:
         assert main(["--only", *names, "--output", str(tmp_path)]) == 0
     assert not said  # each was asked once
     assert "2 of 2 caught" in capsys.readouterr().out
-    entries = json.loads((tmp_path / "mutants.json").read_text())["mutants"]
+    entries = read_result(tmp_path / "mutants.json", "mutants").payload["mutants"]
     assert [entry["name"] for entry in entries] == HESSIAN
     assert f"2 of them: commit {'c' * 40}" in (tmp_path / "MUTANTS.md").read_text()
 
@@ -73,8 +72,8 @@ def test_what_was_found_at_another_commit_or_of_another_mutant_is_measured_anew(
     path = tmp_path / "mutants.json"
     for change in ({}, {"commit": "d" * 40}, {"dirty": True}, {"new": "pass"}):
         if change:
-            entry = json.loads(path.read_text())["mutants"][0]
-            path.write_text(json.dumps({"mutants": [{**entry, **change}]}))
+            (entry,) = read_result(path, "mutants").payload["mutants"]
+            write_result(path, Result("mutants", {}, {"mutants": [{**entry, **change}]}))
         said += [RIGHT, CAUGHT]
         assert main(["--only", HESSIAN[0], "--output", str(tmp_path)]) == 0
         assert not said
@@ -103,7 +102,7 @@ def test_catchers_that_fail_without_a_mistake_are_told(said, tmp_path, capsys) -
 def test_two_mutants_from_end_to_end(tmp_path) -> None:
     names = ["s without sqrt d", "the ascent descends"]
     assert main(["--only", *names, "--output", str(tmp_path)]) == 0
-    entries = json.loads((tmp_path / "mutants.json").read_text())["mutants"]
+    entries = read_result(tmp_path / "mutants.json", "mutants").payload["mutants"]
     assert {entry["name"]: entry["said"] for entry in entries} == {
         names[0]: {"test": "failed", "generalization_ball": "refuted"},
         names[1]: {"test": "failed"},

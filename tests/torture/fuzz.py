@@ -9,7 +9,6 @@ An input with a fault is kept in the folder `faults` beside the record. Exit cod
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import random
 import resource
@@ -22,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sharp_maml import provenance, write_atomically
+from sharp_maml import Result, provenance, read_result, write_atomically, write_result
 from tests.torture.kinds import KINDS, Files
 
 ROOT = Path(__file__).parents[2]
@@ -119,11 +118,11 @@ def outcomes(kind: str, seed: int, numbers: range) -> Iterator[Outcome]:
             receiver.close()
 
 
-def page(record: dict[str, Any]) -> str:
-    """The record in markdown."""
-    kinds = record["kinds"]
+def page(result: Result, link: str) -> str:
+    """The result in markdown, which links its record."""
+    kinds, origin = result.payload["kinds"], result.provenance
     inputs, faults = (sum(entry[of] for entry in kinds.values()) for of in ("inputs", "faults"))
-    commit = f"commit {record['commit'][:10]}" if record["commit"] else "no commit"
+    commit = f"commit {origin['commit'][:10]}" if origin["commit"] else "no commit"
     lines = [
         "# Reliability",
         "",
@@ -144,10 +143,12 @@ def page(record: dict[str, Any]) -> str:
     ]
     lines += [
         "",
-        f"Seed {record['seed']}; {commit}{', with changes' if record['dirty'] else ''}; Python {record['python']}, "
-        f"torch {record['torch']}. Memory is over what the process had before the input. An input that is accepted was "
+        f"Seed {result.payload['seed']}; {commit}{', with changes' if origin['dirty'] else ''}; "
+        f"Python {origin['python']}, torch {origin['torch']}. "
+        "Memory is over what the process had before the input. An input that is accepted was "
         "not damaged where it matters, or is now another valid one. What was found on the way stays as tests: "
-        "`tests/torture/test_torture.py`. [Record](reliability.json). Rerun: `make torture`.",
+        f"`tests/torture/test_torture.py`. [Record]({link}). Rerun: `make torture`.",
+        *(["", result.caveat] if result.caveat else []),
         "",
         "What a process opens, writes and starts is in the repository's `SECURITY.md`.",
     ]
@@ -167,14 +168,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="kinds of inputs")
     parser.add_argument("--inputs", type=int, default=10_000, help="of each kind (default 10,000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("results/torture"), help="folder (default results/torture)")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default %(default)s)")
     options = parser.parse_args(arguments)
-    path, origin = options.output / "reliability.json", {**provenance(), "seed": options.seed}
+    path, origin = options.output / "reliability.json", provenance(module="tests.torture.fuzz")
     kinds: dict[str, dict[str, Any]] = {}
     if path.exists() and not origin["dirty"]:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if all(before.get(key) == value for key, value in origin.items()):
-            kinds = before["kinds"]
+        before = read_result(path, "reliability")
+        if before.provenance == origin and before.payload["seed"] == options.seed:
+            kinds = before.payload["kinds"]
     for kind in options.only:
         entry = kinds.setdefault(kind, _new(kind))
         numbers, began = range(entry["inputs"], options.inputs), time.monotonic()
@@ -190,9 +191,9 @@ def main(arguments: list[str] | None = None) -> int:
                     entry["shown"].append({"number": number, **outcome._asdict()})
                     print(f"{kind} {number}: {outcome}", flush=True)
             if entry["inputs"] % SAVED == 0 or number == numbers[-1]:
-                record = {"schema": 1, **origin, "kinds": kinds}
-                write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-                write_atomically(options.output / "reliability.md", page(record).encode())
+                result = Result("reliability", origin, {"seed": options.seed, "kinds": kinds})
+                write_result(path, result)
+                write_atomically(path.with_suffix(".md"), page(result, path.name).encode())
         told = ", ".join(f"{entry[of]} {of}" for of in ("accepted", "refused", "faults"))
         print(f"{kind}: {entry['inputs']} inputs, {told}; {time.monotonic() - began:.0f} s", flush=True)
     faults = sum(entry["faults"] for entry in kinds.values())

@@ -2,8 +2,8 @@
 
 Four questions, each a part of one record: how far float32 drifts from float64 in a training; whether a number that is
 not finite, put in at any stage, stops the run and costs nothing; which ways of executing the same work give the same
-bits; and whether another processor gives the same numbers. Writes the record, and the page of reliability, which begins
-with the fuzzer's record of the same folder. Exit code 1 if a run was lost or a number is outside its tolerance.
+bits; and whether another processor gives the same numbers. Writes the record, and its sections of the page of
+reliability. Exit code 1 if a run was lost or a number is outside its tolerance.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from sharp_maml import (
     MetaGradient,
     NonFiniteError,
     Protocol,
+    Result,
     build,
     distributed,
     episode,
@@ -42,11 +43,11 @@ from sharp_maml import (
     provenance,
     write_atomically,
     write_cache,
+    write_result,
 )
 from sharp_maml import train as training
 from synthetic import render_images
 from tests.sharp_maml.tiny import assert_same_run, tiny_config, tiny_dataset
-from tests.torture import fuzz
 
 ROOT = Path(__file__).parents[2]
 ANOTHER = ROOT / "tests/data/another_processor.json"
@@ -377,8 +378,9 @@ def another_processor() -> dict[str, Any]:
 # Record and page.
 
 
-def page(record: Mapping[str, Any]) -> str:
-    """The record in markdown, as sections of the page of reliability."""
+def page(result: Result, link: str) -> str:
+    """The result in markdown, as sections of the page of reliability, with a link to its record."""
+    record, origin = result.payload, result.provenance
     shown = list(record["drift"]["maml"]["parameters"])
     lines = [
         "",
@@ -429,14 +431,15 @@ def page(record: Mapping[str, Any]) -> str:
         "## Another processor",
         "",
         f"{other['points']} points of paths and of one iteration of the algorithm in the plane, in float64, of an "
-        f"{other['device']}, computed again on an {record['device']}: the largest |a - b| / |b| is "
+        f"{other['device']}, computed again on an {origin['device']}: the largest |a - b| / |b| is "
         f"{other['largest']:.1e}; six tracked digits allow {SIX_DIGITS:.1e}. Losses and meta-gradients of all methods "
         "are in the record, so that every other machine compares: the tests compute them again where they run, and "
         f"allow half of the digits, {TOLERANCE['float32']:.1e} in float32 and {TOLERANCE['float64']:.1e} in float64.",
         "",
-        f"{record['device']}, {record['kernels']} kernels, torch {record['torch']}; "
-        f"{'commit ' + record['commit'][:10] if record['commit'] else 'no commit'}"
-        f"{', with changes' if record['dirty'] else ''}. [Record](numbers.json). Rerun: `make torture`.",
+        f"{origin['device']}, {origin['kernels']} kernels, torch {origin['torch']}; "
+        f"{'commit ' + origin['commit'][:10] if origin['commit'] else 'no commit'}"
+        f"{', with changes' if origin['dirty'] else ''}. [Record]({link}). Rerun: `make torture`.",
+        *(["", result.caveat] if result.caveat else []),
     ]
     return "\n".join([*lines, ""])
 
@@ -468,19 +471,19 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--iterations", type=int, default=ITERATIONS, help=f"of each training (default {ITERATIONS})")
-    parser.add_argument("--output", type=Path, default=Path("results/torture"), help="folder (default results/torture)")
+    parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default %(default)s)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    record: dict[str, Any] = {"schema": 1, **provenance(), "iterations": options.iterations}
+    origin = provenance(module="tests.torture.numbers")
+    record: dict[str, Any] = {"iterations": options.iterations}
     for part, found in measure(options.iterations):
         record[part] = found
         print(f"{part}: {json.dumps(found):.200}", flush=True)
-    write_atomically(options.output / "numbers.json", (json.dumps(record, indent=1) + "\n").encode())
-    fuzzed = options.output / "reliability.json"
-    above = fuzz.page(json.loads(fuzzed.read_text(encoding="utf-8"))) if fuzzed.exists() else "# Reliability\n"
-    write_atomically(options.output / "reliability.md", (above + page(record)).encode())
+    result, path = Result("numbers", origin, record), options.output / "numbers.json"
+    write_result(path, result)
+    write_atomically(path.with_suffix(".md"), page(result, path.name).encode())
     wrong = outside(record)
-    print("\n".join(wrong) or f"nothing lost; {options.output / 'reliability.md'}")
+    print("\n".join(wrong) or f"nothing lost; {path.with_suffix('.md')}")
     return int(bool(wrong))
 
 

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
+from sharp_maml import read_result
 from sharp_maml.data import cache, formats
 from tests.torture import fuzz
 from tests.torture.kinds import KINDS, Files, Kind
@@ -60,7 +61,8 @@ def test_what_is_something_else_altogether_is_accepted_or_refused_by_name(kind, 
 
 def record(protocol: dict[str, object]) -> Files:
     values = json.loads(SPECIMENS["record"][0]["record.json"])
-    return {"record.json": json.dumps(values | {"protocol": values["protocol"] | protocol}).encode()}
+    values["payload"]["protocol"] |= protocol
+    return {"record.json": json.dumps(values).encode()}
 
 
 class Unfilled:
@@ -230,11 +232,11 @@ def test_an_input_that_takes_much_memory_is_a_fault(monkeypatch):
 @forks
 def test_a_run_goes_on_where_it_was_cut_off_and_keeps_inputs_with_a_fault(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(KINDS, "made up", made_up(reader))
-    monkeypatch.setattr(fuzz, "provenance", lambda: {"commit": "c", "dirty": False, "python": "3", "torch": "2"})
+    monkeypatch.setattr(fuzz, "provenance", lambda module: {"commit": "c", "dirty": False, "python": "3", "torch": "2"})
     options = ["--only", "made up", "--output", str(tmp_path), "--inputs"]
     assert fuzz.main([*options, "12"]) == 1
     assert fuzz.main([*options, "20"]) == 1
-    entry = json.loads((tmp_path / "reliability.json").read_text())["kinds"]["made up"]
+    entry = read_result(tmp_path / "reliability.json", "reliability").payload["kinds"]["made up"]
     inputs = [fuzz.draw("made up", 0, number)["x"] for number in range(20)]
     wrong = [number for number, each in enumerate(inputs) if each in (b"2", b"3")]
     assert (entry["inputs"], entry["accepted"], entry["refused"]) == (20, inputs.count(b"0"), inputs.count(b"1"))
@@ -243,10 +245,10 @@ def test_a_run_goes_on_where_it_was_cut_off_and_keeps_inputs_with_a_fault(monkey
     assert "20 inputs" in capsys.readouterr().out
 
 
-def test_the_tracked_record_is_of_many_inputs_of_every_kind_without_a_fault_and_the_page_is_its():
-    record = json.loads((ROOT / "docs/reliability.json").read_text(encoding="utf-8"))
+def test_the_tracked_record_is_of_many_inputs_of_every_kind_without_a_fault():
+    result = read_result(ROOT / "records/reliability.json", "reliability")
+    record = result.payload
     assert record["kinds"].keys() == KINDS.keys()
     assert sum(entry["inputs"] for entry in record["kinds"].values()) >= 10**5
     assert [entry["shown"] for entry in record["kinds"].values() if entry["faults"]] == []
-    assert record["dirty"] is False
-    assert (ROOT / "docs/reliability.md").read_text(encoding="utf-8").startswith(fuzz.page(record))
+    assert result.provenance["dirty"] is False

@@ -9,18 +9,18 @@ made for one seed. Error rates are bounded by `calibration.py`.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from sharp_maml import clopper_pearson, provenance
+from sharp_maml import RecordError, Result, clopper_pearson, provenance, read_result, write_result
 from theory.check.budgets import BUDGETS
 from theory.check.claim import registry
-from theory.check.verdicts import judge, write_json
+from theory.check.verdicts import judge
 
 FIRST_SEED = 1000
 """Settings were chosen on seeds 0 to 9."""
@@ -41,17 +41,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: jobs and seeds must be >= 1, got {options.jobs} and {options.seeds}", file=sys.stderr)
         return 2
     claims = {name: claim for name, claim in registry().items() if claim.evidence == "statistical"}
-    found = {"schema": 1, **provenance(), "budget": options.budget, "claims": list(claims), "seeds": {}}
+    origin = provenance(module="theory.check.alarms")
+    found: dict[str, Any] = {"budget": options.budget, "claims": list(claims), "seeds": {}}
     if options.output.exists():
-        before = json.loads(options.output.read_text(encoding="utf-8"))
-        if any(before[key] != found[key] for key in ("commit", "budget", "claims")) or found["dirty"]:
+        try:
+            before = read_result(options.output, "alarms")
+        except RecordError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        of_the_same = all(before.payload[key] == found[key] for key in ("budget", "claims"))
+        if not of_the_same or before.provenance["commit"] != origin["commit"] or origin["dirty"]:
             print(
                 f"error: {options.output} is of another commit, budget or set of claims, or the code is uncommitted: "
                 "it cannot be gone on with; remove it or choose another --output",
                 file=sys.stderr,
             )
             return 2
-        found = before
+        found, origin = dict(before.payload), dict(before.provenance)
     for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
         if str(seed) in found["seeds"]:
             continue
@@ -64,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
             }
             for verdict in verdicts
         }
-        write_json(options.output, found)
+        write_result(options.output, Result("alarms", origin, found))
         wrong = [verdict.claim.id for verdict in verdicts if not verdict.passed]
         print(f"seed {seed}: {', '.join(wrong) or 'all as expected'}", flush=True)
 

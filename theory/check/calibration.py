@@ -16,7 +16,6 @@ Read next: `alarms.py`.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,10 +30,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from sharp_maml import clopper_pearson, provenance
+from sharp_maml import Result, clopper_pearson, provenance, sources
 from theory.check.budgets import BUDGETS
 from theory.check.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, registry
-from theory.check.sources import sources
 from theory.check.verdicts import commit_of, write_page
 
 MORE_SEEDS = 4
@@ -305,8 +303,9 @@ def headline(record: Mapping[str, Any]) -> str:
     )
 
 
-def table(record: Mapping[str, Any]) -> str:
-    """The record in markdown."""
+def table(result: Result, link: str) -> str:
+    """The result in markdown, which links its record."""
+    record = result.payload
     first, second = (" ".join(part.split()) for part in (__doc__ or "").split("\n\n")[1:3])
     budget = record["budget"]
     lines = [
@@ -317,11 +316,12 @@ def table(record: Mapping[str, Any]) -> str:
         second.removesuffix(" Read next: `alarms.py`."),
         "",
         f"Budget `{budget['name']}`; {record['replications']} repetitions; base seed {record['seed']}; "
-        f"{commit_of(record)}. Levels: "
+        f"{commit_of(result.provenance)}. Levels: "
         f"{record['level']:g} alone; {record['strictest']:.2g} = {record['level']:g} / {record['decisions']} at Holm's "
         "strictest, for two decisions on each statistical claim and control. Intervals are Clopper's and Pearson's, 95 "
         "per cent. Places are in half-widths of the region from its middle, so that edges are at -1 and 1; where there "
         "is one edge, in units of it.",
+        *(["", result.caveat] if result.caveat else []),
         "",
         f"**{headline(record)}**",
         "",
@@ -388,7 +388,7 @@ def table(record: Mapping[str, Any]) -> str:
                 for level in ("alone", "strictest")
             ]
             lines.append(f"| {point['truth']:.4g} | {point['place']:.4g} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", "[Record](calibration.json).", ""])
+    return "\n".join([*lines, "", f"[Record]({link}).", ""])
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
@@ -424,11 +424,6 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         figure.savefig(path, dpi=200, metadata={"Software": None})
 
 
-def publish(record: dict[str, Any], directory: Path) -> None:
-    """Write record, figure and table."""
-    write_page(record, directory, "calibration", draw=draw, page=table)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -439,11 +434,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--budget", choices=("test", "full"), default="test", help="the experiments' (default test)")
     parser.add_argument("--replications", type=int, default=2000, help="repetitions of each (default 2000)")
     parser.add_argument("--output", type=Path, default=Path("results/theory"), help="folder (default results/theory)")
-    parser.add_argument("--redraw", action="store_true", help="figure and table from the record in --output")
     options = parser.parse_args(arguments)
-    if options.redraw:
-        publish(json.loads((options.output / "calibration.json").read_text(encoding="utf-8")), options.output)
-        return 0
     if options.replications < 1:
         print(f"error: replications must be >= 1, got {options.replications}", file=sys.stderr)
         return 2
@@ -451,24 +442,21 @@ def main(arguments: list[str] | None = None) -> int:
     decisions = 2 * sum(1 + len(claim.controls) for claim in claims.values())
     levels = {"alone": LEVEL, "strictest": LEVEL / decisions}
     budget, found, origin = BUDGETS[options.budget], {}, provenance()  # the code may change meanwhile
+    codes = {name: sources(claim.module) for name, claim in claims.items()}
     for name, claim in claims.items():
-        code = sources(claim.module)
-        found[name] = {**calibrate(claim, budget, SEED, options.replications, levels), "sources": code}
+        found[name] = {**calibrate(claim, budget, SEED, options.replications, levels), "sources": codes[name]}
         print(name, flush=True)
-    publish(
-        {
-            "schema": 1,
-            **origin,
-            "budget": asdict(budget),
-            "seed": SEED,
-            "replications": options.replications,
-            "level": LEVEL,
-            "decisions": decisions,
-            "strictest": levels["strictest"],
-            "claims": found,
-        },
-        options.output,
-    )
+    payload = {
+        "budget": asdict(budget),
+        "seed": SEED,
+        "replications": options.replications,
+        "level": LEVEL,
+        "decisions": decisions,
+        "strictest": levels["strictest"],
+        "claims": found,
+    }
+    decided_by = {module: digest for code in codes.values() for module, digest in code.items()}
+    write_page(Result("calibration", {**origin, "sources": decided_by}, payload), options.output, draw=draw, page=table)
     return 0
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from itertools import groupby
-from typing import Any
+from pathlib import Path
 
+from sharp_maml import read_result
 from theory.check.calibration import headline
 from theory.check.claim import LEVEL, Item, Verdict
 from theory.check.verdicts import TRACKED, commit_of
@@ -28,14 +28,16 @@ SHOWN = 8
 """Items listed of a claim that has many: those nearest to the edge of their region."""
 
 
-def report(verdicts: Sequence[Verdict]) -> str:
+def report(verdicts: Sequence[Verdict], *, records: str = "claims", tracked: Path = TRACKED) -> str:
     """The report in markdown.
 
     Args:
         verdicts: The decided claims, of one run.
+        records: The folder of their records, as the report links it.
+        tracked: Where the records of calibration and mutants lie, which the report quotes.
 
     Returns:
-        The text; figures are linked as `figures/<id>.png`, records as `records/<id>.json`.
+        The text; figures are linked as `figures/<id>.png`.
     """
     found = verdicts[0].origin
     budget, seconds = found["budget"], sum(sum(verdict.seconds.values()) for verdict in verdicts)
@@ -50,8 +52,8 @@ def report(verdicts: Sequence[Verdict]) -> str:
         "",
         f"**How to read it.** {HOW.format(level=LEVEL)}",
         "",
-        *_calibration(),
-        *_mutants(),
+        *_calibration(tracked / "calibration.json"),
+        *_mutants(tracked / "mutants.json"),
         "| claim | claimed by the source | evidence | outcome | controls | furthest number, edge = 1 |",
         "|---|---|---|---|---|---|",
     ]
@@ -66,30 +68,23 @@ def report(verdicts: Sequence[Verdict]) -> str:
         title, _, body = (import_module(f"theory.{part}").__doc__ or "").partition(":")
         lines += ["", f"## {title}", "", *body.split("\n\n", 1)[1].strip().splitlines()]
         for verdict in of_part:
-            lines += ["", *_section(verdict)]
+            lines += ["", *_section(verdict, records)]
     return "\n".join(lines) + "\n"
 
 
-def _tracked(name: str) -> Any:
-    """A tracked record; None while it is made anew."""
-    path = TRACKED / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _calibration() -> list[str]:
-    """What the tracked record of the calibration says."""
-    record = _tracked("calibration.json")
-    if record is None:
+def _calibration(path: Path) -> list[str]:
+    """What the record of the calibration says; nothing while it is made anew."""
+    if not path.exists():
         return []
-    return [f"**How often the rules err.** {headline(record)} All of it: [calibration](CALIBRATION.md).", ""]
+    said = headline(read_result(path, "calibration").payload)
+    return [f"**How often the rules err.** {said} All of it: [calibration](CALIBRATION.md).", ""]
 
 
-def _mutants() -> list[str]:
-    """What the tracked record of the mutants says."""
-    record = _tracked("mutants.json")
-    if record is None:
+def _mutants(path: Path) -> list[str]:
+    """What the record of the mutants says; nothing while it is made anew."""
+    if not path.exists():
         return []
-    entries = record["mutants"]
+    entries = read_result(path, "mutants").payload["mutants"]
     caught = [entry for entry in entries if entry["caught"]]
     return [
         f"**What would be noticed.** Of {len(entries)} mistakes that were seeded into the sources, one at a time, "
@@ -108,7 +103,7 @@ def _origins(verdicts: Sequence[Verdict]) -> str:
     return "; ".join(f"{number} of them: {text}" if len(counts) > 1 else text for text, number in counts.items())
 
 
-def _section(verdict: Verdict) -> list[str]:
+def _section(verdict: Verdict, records: str) -> list[str]:
     claim, brought = verdict.claim, verdict.evidence[""]
     text = {heading: " ".join(body.split()) for heading, body in claim.text.items()}
     lines = [
@@ -146,7 +141,7 @@ def _section(verdict: Verdict) -> list[str]:
         "",
         f"![{claim.id}](figures/{claim.id}.png)",
         "",
-        f"File: `{claim.module.replace('.', '/')}.py`. [Record](records/{claim.id}.json). "
+        f"File: `{claim.module.replace('.', '/')}.py`. [Record]({records}/{claim.id}.json). "
         f"Rerun: `python -m theory --only {claim.id}`.",
     ]
     return lines

@@ -6,7 +6,6 @@ Claims that read the same runs name them in `shares` and are measured by one pro
 
 from __future__ import annotations
 
-import json
 import math
 import multiprocessing
 import time
@@ -19,13 +18,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sharp_maml import provenance, write_atomically
+from sharp_maml import RecordError, Result, provenance, read_result, sources, write_atomically, write_result
 from theory.check.claim import LEVEL, Budget, Curve, Evidence, Item, Unit, Verdict, decide, registry
-from theory.check.sources import sources
 
-SCHEMA = 2
-TRACKED = Path(__file__).parents[2] / "docs/theory"
-"""Where the results of the full budget lie."""
+TRACKED = Path(__file__).parents[2] / "records/theory"
+"""Where the results that the repository tracks lie."""
 _progress: Any = None
 
 
@@ -86,12 +83,10 @@ def judge(
     return [replace(verdict, origin=origins[verdict.claim.id]) for verdict in decide(claims, evidence, seconds)]
 
 
-def record(verdict: Verdict) -> dict[str, Any]:
-    """What is written down of a verdict: its text, numbers, curves, outcome and origin, ready for JSON."""
+def record(verdict: Verdict) -> Result:
+    """What is written down of a verdict: its text, numbers, curves, outcome and origin."""
     claim = verdict.claim
-    return {
-        "schema": SCHEMA,
-        **verdict.origin,
+    payload = {
         "id": claim.id,
         "level": LEVEL,
         "text": dict(claim.text),
@@ -112,17 +107,18 @@ def record(verdict: Verdict) -> dict[str, Any]:
             for control, brought in verdict.evidence.items()
         },
     }
+    return Result("claim", verdict.origin, payload)
 
 
 def write(verdict: Verdict, directory: Path) -> Path:
-    """Write the record of a verdict as `directory/records/<id>.json`."""
-    path = directory / "records" / f"{verdict.claim.id}.json"
-    write_json(path, record(verdict))
+    """Write the record of a verdict as `directory/claims/<id>.json`."""
+    path = directory / "claims" / f"{verdict.claim.id}.json"
+    write_result(path, record(verdict))
     return path
 
 
 def read(directory: Path) -> list[Verdict]:
-    """The verdicts whose records lie in `directory/records/`, decided together, in the order of the registry.
+    """The verdicts whose records lie in `directory/claims/`, decided together, in the order of the registry.
 
     Text and rule are those of today's claims; what was measured is the record's.
 
@@ -133,31 +129,33 @@ def read(directory: Path) -> list[Verdict]:
         The verdicts.
 
     Raises:
-        ValueError: There is no record, one has another schema, or it was measured by other code than today's.
+        ValueError: There is no record, one has another form, or it was measured by other code than today's.
     """
     every = registry()
-    paths = {path.stem: path for path in (directory / "records").glob("*.json")}
+    paths = {path.stem: path for path in (directory / "claims").glob("*.json")}
     if not paths:
         raise ValueError(
-            f"no records in {directory / 'records'}: make them with `python -m theory --output {directory}`"
+            f"no records in {directory / 'claims'}: make them with `python -m theory --output {directory}`"
         )
     evidence: dict[Unit, Evidence] = {}
     seconds: dict[Unit, float] = {}
-    records = {}
+    origins = {}
     for name, path in paths.items():
-        found = records[name] = json.loads(path.read_text(encoding="utf-8"))
-        claim = every.get(name)
-        if found.get("schema") != SCHEMA or claim is None or set(found["units"]) != {"claim", *claim.controls}:
-            raise ValueError(
+        result, claim = read_result(path, "claim"), every.get(name)
+        found, origins[name] = result.payload, result.provenance
+        if claim is None or set(found["units"]) != {"claim", *claim.controls}:
+            raise RecordError(
                 f"{path} is not a record of a claim as it is now: remove it, or make it anew with `python -m theory`"
             )
-        changed = {module for module, _ in sources(claim.module).items() ^ found["sources"].items()}
+        changed = {module for module, _ in sources(claim.module).items() ^ result.provenance["sources"].items()}
         if changed:
-            raise ValueError(
-                f"{path} was measured by other code: {', '.join(sorted(changed))} changed since; make it anew "
-                f"with `python -m theory --only {name} --budget {found['budget']['name']} --output {directory}`"
+            raise RecordError(
+                f"{path} was measured by other code: {', '.join(sorted(changed))} changed since; make it anew with "
+                f"`python -m theory --only {name} --budget {result.provenance['budget']['name']} --output {directory}`"
             )
         for key, unit in found["units"].items():
+            if not_finite := [item["label"] for item in unit["items"] if item["measured"] is None]:
+                raise RecordError(f"{path} has numbers that are not finite: {', '.join(not_finite)}; make it anew")
             control = "" if key == "claim" else key
             evidence[Unit(name, control)] = Evidence(
                 tuple(Item(**item) for item in unit["items"]),
@@ -165,12 +163,7 @@ def read(directory: Path) -> list[Verdict]:
                 "" if control else found["latex"],
             )
             seconds[Unit(name, control)] = unit["seconds"]
-    verdicts = []
-    for verdict in decide(every, evidence, seconds):
-        anew = record(verdict)
-        origin = {key: value for key, value in records[verdict.claim.id].items() if key not in anew}
-        verdicts.append(replace(verdict, origin=origin))
-    return verdicts
+    return [replace(verdict, origin=origins[verdict.claim.id]) for verdict in decide(every, evidence, seconds)]
 
 
 def commit_of(origin: Mapping[str, Any]) -> str:
@@ -178,35 +171,28 @@ def commit_of(origin: Mapping[str, Any]) -> str:
     return f"commit {origin['commit'] or 'unknown'}{' with uncommitted changes' if origin['dirty'] else ''}"
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON so that `path` holds the old content or the new one, whole."""
-    write_atomically(path, (json.dumps(content, indent=1, default=float) + "\n").encode())
-
-
 def write_page(
-    record: dict[str, Any],
+    result: Result,
     directory: Path,
-    name: str,
     *,
-    draw: Callable[[dict[str, Any], Path], None],
-    page: Callable[[dict[str, Any]], str],
+    draw: Callable[[Mapping[str, Any], Path], None],
+    page: Callable[[Result, str], str],
 ) -> None:
-    """Write a record with its figure and its page, `<name>.json`, `<name>.png` and `<NAME>.md`, and say so."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / f"{name}.json", record)
-    draw(record, directory / f"{name}.png")
-    path = directory / f"{name.upper()}.md"
-    write_atomically(path, page(record).encode())
+    """Write a result with its figure and its page, `<kind>.json`, `<kind>.png` and `<KIND>.md`, and say so."""
+    record = directory / f"{result.kind}.json"
+    write_result(record, result)
+    draw(result.payload, record.with_suffix(".png"))
+    path = directory / f"{result.kind.upper()}.md"
+    write_atomically(path, page(result, record.name).encode())
     Console().print(f"{path}, with record and figure beside it")
 
 
 def _recorded_seconds(name: str) -> float:
     """How long a claim took with the full budget; infinity if it has no record yet."""
-    path = TRACKED / "records" / f"{name}.json"
+    path = TRACKED / "claims" / f"{name}.json"
     if not path.exists():
         return math.inf
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return math.fsum(unit["seconds"] for unit in found["units"].values())
+    return math.fsum(unit["seconds"] for unit in read_result(path, "claim").payload["units"].values())
 
 
 def _start(progress: Any) -> None:

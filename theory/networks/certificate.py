@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from typing import Any
 import seaborn as sns
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import track
 
 from sharp_maml import (
@@ -32,6 +31,7 @@ from sharp_maml import (
     Estimate,
     Params,
     Protocol,
+    Result,
     build,
     dot,
     episode,
@@ -41,9 +41,8 @@ from sharp_maml import (
     open_dataset,
     provenance,
     trained_params,
-    write_atomically,
 )
-from theory.check.verdicts import write_json
+from theory.check.verdicts import write_page
 from theory.generalization.pac_bayes import complexity, kl_bound, pac_bus, smallest, value, width
 
 DEVIATIONS = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -232,8 +231,23 @@ def certify(network: Network, name: str, *, samples: int, judged: int, seed: int
     )
 
 
-def table(certificates: Sequence[Certificate]) -> str:
-    """The certificates in markdown."""
+def certificates_of(payload: Mapping[str, Any]) -> list[Certificate]:
+    """The certificates that a payload holds."""
+    return [
+        Certificate(
+            **{
+                **one,
+                **{name: Estimate.from_dict(one[name]) for name in ("observed", "fresh", "test")},
+                "rows": tuple(Row(**{**row, "risk": Estimate.from_dict(row["risk"])}) for row in one["rows"]),
+            }
+        )
+        for one in payload["networks"]
+    ]
+
+
+def table(result: Result, link: str) -> str:
+    """The result in markdown, which links its record."""
+    certificates = certificates_of(result.payload)
     lines = [
         "# The bound for trained networks",
         "",
@@ -243,6 +257,7 @@ def table(certificates: Sequence[Certificate]) -> str:
         "moved by |x - x_0| is at most |x - x_0|^2 / (2 s^2); it must be far below M for a bound to say anything. An s "
         "that makes it so moves the d parameters by s sqrt d, which it may not bear: compare the columns.",
         "",
+        *([result.caveat, ""] if result.caveat else []),
         "| network | d | M | moved by | risk on its tasks | on new tasks | on test classes | smallest bound | |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -264,7 +279,7 @@ def table(certificates: Sequence[Certificate]) -> str:
                 for row in one.rows
             ),
         ]
-    return "\n".join([*lines, "", "![certificate](certificate.png)", "", "[Record](certificate.json).", ""])
+    return "\n".join([*lines, "", "![certificate](certificate.png)", "", f"[Record]({link}).", ""])
 
 
 def interval(estimate: Estimate) -> str:
@@ -272,8 +287,9 @@ def interval(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-def draw(certificates: Sequence[Certificate], path: Path) -> None:
+def draw(payload: Mapping[str, Any], path: Path) -> None:
     """Risk under Gaussian perturbation, and what the bounds are made of."""
+    certificates = certificates_of(payload)
     with sns.axes_style("ticks"):
         figure = Figure(figsize=(11, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -318,7 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.samples < 1 or options.judged < 2:
         print(f"error: samples must be >= 1 and judged >= 2, got {options.samples}, {options.judged}", file=sys.stderr)
         return 2
-    certificates = []
+    certificates, origin = [], provenance(module="theory.networks.certificate")  # the code may change meanwhile
     try:
         for path in options.checkpoints:
             size = Config.from_mapping(load_checkpoint(path).metadata["config"]).image_size
@@ -329,12 +345,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (CheckpointError, DataError, OSError, ValueError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_json(options.output / "certificate.json", {"schema": 1, **provenance(), "delta": DELTA,
-               "networks": [asdict(one) for one in certificates]})  # fmt: skip
-    draw(certificates, options.output / "certificate.png")
-    write_atomically(options.output / "CERTIFICATE.md", table(certificates).encode())
-    Console().print(f"{options.output / 'CERTIFICATE.md'}, with record and figure beside it")
+    payload = {"delta": DELTA, "networks": [asdict(one) for one in certificates]}
+    write_page(Result("certificate", origin, payload), options.output, draw=draw, page=table)
     return 0
 
 

@@ -51,6 +51,7 @@ from sharp_maml import (
     Model,
     Params,
     Protocol,
+    Result,
     episode,
     interval_over_seeds,
     keep_freed_memory,
@@ -59,14 +60,15 @@ from sharp_maml import (
     norm,
     open_dataset,
     provenance,
+    sources,
     trained_params,
+    write_atomically,
 )
 from sharp_maml import (
     network as network_of,
 )
 from synthetic import Constants
-from theory.check.sources import sources
-from theory.check.verdicts import commit_of, write_json, write_page
+from theory.check.verdicts import commit_of, write_page
 from theory.networks.local import SCALES, of_task, of_tasks
 from theory.rate.theorem import bias, evaluate, rate, smoothness, variance_fresh, variance_shared
 
@@ -295,12 +297,12 @@ def shown(values: Sequence[float]) -> str:
     return f"**{text}**" if max(values) > 1 else text
 
 
-def table(record: Mapping[str, Any]) -> str:
-    """The record in markdown."""
+def table(result: Result, link: str) -> str:
+    """The result in markdown, which links its record."""
+    record = result.payload
     first, second = (" ".join(part.split()) for part in (__doc__ or "").split("\n\n")[1:3])
     settings = record["settings"]
     by_group = groups(record)
-    changed = sorted({module for module, _ in sources("theory.networks.local").items() ^ record["sources"].items()})
     lines = [
         "# The regime of trained networks",
         "",
@@ -308,13 +310,10 @@ def table(record: Mapping[str, Any]) -> str:
         "",
         second,
         "",
-        f"{settings['meta_batches']} meta-batches, {settings['samples']} samples of every task; {commit_of(record)}. "
+        f"{settings['meta_batches']} meta-batches, {settings['samples']} samples of every task; "
+        f"{commit_of(result.provenance)}. "
         "Intervals are Student's, 95 per cent, over meta-batches or over the first task of each.",
-        *(
-            ["", f"**Measured by earlier code**: {', '.join(changed)} changed since; `make regime` measures anew."]
-            if changed
-            else []
-        ),
+        *(["", result.caveat] if result.caveat else []),
         "",
         "## What holds, and by what factor it does not",
         "",
@@ -396,7 +395,7 @@ def table(record: Mapping[str, Any]) -> str:
             f"| {network['name']} | {estimates} | {slope:.3g} [{of_slope[0]:.2g}, {of_slope[1]:.2g}] | "
             f"{error:.3g} [{of_error[0]:.2g}, {of_error[1]:.2g}] | {shown([error / slope] if slope else [])} |"
         )
-    return "\n".join([*lines, "", "[Record](regime.json).", ""])
+    return "\n".join([*lines, "", f"[Record]({link}).", ""])
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
@@ -421,11 +420,6 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
         sns.despine(fig=figure)
         figure.savefig(path, dpi=150, metadata={"Software": None})
-
-
-def publish(record: dict[str, Any], directory: Path) -> None:
-    """Write record, figure and table."""
-    write_page(record, directory, "regime", draw=draw, page=table)
 
 
 def measure(path: Path, data: Path, settings: Settings, kept: Path) -> dict[str, dict[str, Any]]:
@@ -465,7 +459,7 @@ def measure(path: Path, data: Path, settings: Settings, kept: Path) -> dict[str,
             began, origin = time.perf_counter(), provenance()
             values = network.measured(state, settings, str(identity["name"]))
             origins = {"trained": metadata["provenance"], "measured": origin, "seconds": time.perf_counter() - began}
-            write_json(place, {**identity, **origins, **values})
+            write_atomically(place, json.dumps({**identity, **origins, **values}).encode())
             print(f"{identity['name']}: {origins['seconds']:.0f} s", flush=True)
         found[digest] = json.loads(place.read_text(encoding="utf-8"))
     return found
@@ -486,25 +480,19 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--samples", type=int, default=defaults.samples, help="of every task (default %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("results/theory"), help="folder (default results/theory)")
-    parser.add_argument("--redraw", action="store_true", help="figure and table from the record in --output")
     options = parser.parse_args(arguments)
     try:
-        if options.redraw:
-            publish(json.loads((options.output / "regime.json").read_text(encoding="utf-8")), options.output)
-            return 0
         if not options.checkpoints:
             raise ValueError("no checkpoint is named: give some, such as results/demo/maml/seed0/best.safetensors")
         settings = Settings(options.meta_batches, options.samples)
         torch.set_num_threads(1)
         keep_freed_memory()
-        origin, code = provenance(), sources("theory.networks.local")  # the code may change meanwhile
+        origin = provenance(module="theory.networks.local")  # the code may change meanwhile
         networks: dict[str, dict[str, Any]] = {}
         for path in options.checkpoints:
             networks |= measure(path, options.data, settings, options.output / "regime")
-        publish(
-            {"schema": 1, **origin, "sources": code, "settings": asdict(settings), "networks": list(networks.values())},
-            options.output,
-        )
+        payload = {"settings": asdict(settings), "networks": list(networks.values())}
+        write_page(Result("regime", origin, payload), options.output, draw=draw, page=table)
     except KeyboardInterrupt:
         print("stopped; what was measured is kept: the same command goes on from there")
         return 130

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy.stats import spearmanr
 from reproductions.landscape import accuracy, flatness
 from reproductions.landscape.measure import MEASURES
 from reproductions.tables.specification import Cell, load
-from sharp_maml import interval_over_episodes, write_record
+from sharp_maml import Result, interval_over_episodes, write_record, write_result
 from tests.reproductions.tables.records_for_tests import record
 
 TABLES, TIERS = load()
@@ -99,8 +98,7 @@ def test_the_command_draws_from_a_results_folder(tmp_path, capsys):
             write_record(own.directory(tmp_path) / "record.json", made)
     digest = lambda row, seed: Cell(TABLES["table1"], rows[row], tier, seed).config.digest  # noqa: E731
     path = tmp_path / "landscape/smoke.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps(measured(["maml", "low", "up"], (0, 1), digest)))
+    write_result(path, Result("landscape", {}, measured(["maml", "low", "up"], (0, 1), digest)))
     assert flatness.main(["--tier", "smoke", "--results", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "rank correlation" in out
@@ -110,4 +108,4 @@ def test_the_command_draws_from_a_results_folder(tmp_path, capsys):
 
 def test_without_records_it_says_what_is_missing(tmp_path, capsys):
     assert flatness.main(["--tier", "smoke", "--results", str(tmp_path)]) == 2
-    assert "make landscape TIER=smoke" in capsys.readouterr().err
+    assert "make it with: make landscape" in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 
 import numpy as np
@@ -11,14 +10,20 @@ import pytest
 from rich.console import Console
 
 from reproductions.landscape.__main__ import main
-from reproductions.landscape.decide import TRACKED, decide, read
+from reproductions.landscape.decide import decide
 from reproductions.landscape.figures import decisions as shown_decisions
 from reproductions.landscape.figures import landscapes
 from reproductions.landscape.measure import MEASURES, SMOKE
+from reproductions.study import RECORDS
 from reproductions.tables.__main__ import main as train_table
-from sharp_maml import Estimate
+from sharp_maml import Estimate, RecordError, read_result
 
 ROWS = ("maml", "low", "up", "both")
+
+
+def tracked():
+    """What the repository's record of the demo tier holds."""
+    return read_result(RECORDS / "landscape/demo.json", "landscape").payload
 
 
 def cells(shift, noise=0.1, seeds=6):
@@ -63,8 +68,8 @@ def test_verdicts_are_corrected_for_their_number():
 
 
 def test_a_missing_record_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make landscape TIER=demo"):
-        read(tmp_path / "demo.json")
+    with pytest.raises(RecordError, match=r"demo\.json is missing; make it with: make landscape"):
+        read_result(tmp_path / "demo.json", "landscape")
 
 
 def test_a_missing_checkpoint_names_the_command_that_trains_it(tmp_path, capsys):
@@ -79,7 +84,10 @@ def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path
     command = ["--tier", "smoke", "--results", str(tmp_path)]
     assert main(command) == 0
     path = tmp_path / "landscape" / "smoke.json"
-    record = json.loads(path.read_text())
+    result = read_result(path, "landscape")
+    record = result.payload
+    assert "reproductions.landscape.measure" in result.provenance["sources"]
+    assert result.caveat == ""
     assert path.with_suffix(".png").stat().st_size > 10_000
     middle = SMOKE.points // 2
     for cell in record["cells"]:
@@ -89,19 +97,18 @@ def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path
     capsys.readouterr()
     assert main(command) == 0
     assert "measured" not in capsys.readouterr().out
-    assert json.loads(path.read_text())["cells"] == record["cells"]
+    assert read_result(path, "landscape").payload["cells"] == record["cells"]
 
 
 def test_the_tracked_record_was_made_by_committed_code_and_its_decisions_are_todays():
-    record = read(TRACKED / "demo.json")
-    assert record["dirty"] is False
+    record = tracked()
     assert all(not cell["measured"]["dirty"] and not cell["trained"]["dirty"] for cell in record["cells"])
     assert decide(record["cells"]) == record["decisions"]
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_tracked_decisions_fit_the_terminal(width):
-    record, shown = read(TRACKED / "demo.json"), io.StringIO()
+    record, shown = tracked(), io.StringIO()
     Console(file=shown, width=width).print(shown_decisions(record))
     assert max(map(len, shown.getvalue().splitlines())) <= width
     assert "…" not in shown.getvalue()
@@ -114,7 +121,7 @@ def test_the_tracked_decisions_fit_the_terminal(width):
 
 
 def test_more_than_four_variants_are_drawn_in_two_rows_of_planes(tmp_path):
-    record = read(TRACKED / "demo.json")
+    record = tracked()
     more = [{**cell, "row": f"{cell['row']}-chosen"} for cell in record["cells"] if cell["row"] != "maml"]
     measured = [*record["cells"], *more]
     labels = record["labels"] | {f"{row}-chosen": f"Sharp-MAML {row}, radius chosen here" for row in ROWS[1:]}

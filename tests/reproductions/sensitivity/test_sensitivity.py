@@ -13,7 +13,7 @@ from reproductions.sensitivity.__main__ import main
 from reproductions.tables.cells import run
 from reproductions.tables.data import prepare_data
 from reproductions.tables.specification import Cell, load
-from sharp_maml import load_checkpoint, open_dataset, read_records
+from sharp_maml import load_checkpoint, open_dataset, read_records, read_result
 from sharp_maml.evaluate import evaluate
 
 
@@ -40,7 +40,7 @@ def test_each_choice_is_that_evaluation_and_the_reference_is_the_record(trained,
     }
     monkeypatch.setattr(measure, "CHOICES", few)
     assert command(results) == 0
-    record = measure.read(results / "sensitivity/smoke.json")
+    record = read_result(results / "sensitivity/smoke.json", "sensitivity").payload
     found = record["accuracies"]["0"]
     of_table = read_records(cell.directory(results) / "record.json")[0].accuracies["transductive"]
     assert found[measure.REFERENCE] == pytest.approx(100 * np.mean(of_table))
@@ -74,7 +74,6 @@ def test_a_shift_is_a_difference_on_the_same_networks_over_seeds():
         (["--seeds", "0"], "--seeds must be >= 1"),
         (["--row", "matching-fce"], "--row must be one of maml, low, up, both, got 'matching-fce'"),
         (["--row", "low"], "train it with: make reproduce-table1 TIER=smoke"),
-        (["--tracked", "--tier", "paper"], "make it with: python -m reproductions.sensitivity --tier paper"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(trained, capsys, options, message):
@@ -88,5 +87,6 @@ def test_a_record_of_other_settings_is_judged_anew(trained, monkeypatch):
     path.write_text(json.dumps({"config_digest": "another", "accuracies": dict.fromkeys(measure.CHOICES, 1.0)}))
     monkeypatch.setattr(measure, "measure", lambda *arguments: 2.0)
     assert command(results) == 0
-    assert set(measure.read(results / "sensitivity/smoke.json")["accuracies"]["0"].values()) == {2.0}
+    found = read_result(results / "sensitivity/smoke.json", "sensitivity").payload["accuracies"]
+    assert set(found["0"].values()) == {2.0}
     path.unlink()

@@ -29,8 +29,6 @@ from tests.reproductions.tables.records_for_tests import (
     with_mean,
 )
 
-BEGIN, END = "<!-- table1: begin -->", "<!-- table1: end -->"
-
 
 def refuse(todo, data, results):
     raise AssertionError("nothing is to be trained")
@@ -38,8 +36,7 @@ def refuse(todo, data, results):
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with a README; what the command changes of the process is put back."""
-    (tmp_path / "README.md").write_text(f"head\n{BEGIN}\n{END}\ntail\n")
+    """A folder; what the command changes of the process is put back."""
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     yield tmp_path
     for signum, handler in before.items():
@@ -49,9 +46,7 @@ def place(tmp_path):
 def command(place: Path, *arguments: str, table=TABLE, tier=TIER, **changes) -> int:
     """The command for the small table, in folders of the test's own; the code is clean, and nothing is trained."""
     tables, tiers = load()
-    around = Surroundings(
-        {**tables, "table1": table}, {**tiers, "smoke": tier}, place / "tracked", place / "README.md", 0, False, refuse
-    )
+    around = Surroundings({**tables, "table1": table}, {**tiers, "smoke": tier}, place / "tracked", 0, False, refuse)
     return main(["--tier", "smoke", "--results", str(place / "results"), *arguments], replace(around, **changes))
 
 
@@ -87,16 +82,6 @@ def test_the_table_of_tracked_records_is_printed_and_written_in_four_forms(place
     assert "| Sharp-MAML low | 48.87 |" in (written / "table1.md").read_text()
     assert r"\begin{tabular}" in (written / "table1.tex").read_text()
     assert (written / "table1.png").stat().st_size > 1000
-    assert (place / "README.md").read_text() == f"head\n{BEGIN}\n{END}\ntail\n"
-
-
-def test_the_readme_shows_the_table_of_the_tracked_records(place, capsys):
-    track(place, record("maml"))
-    assert command(place, "--tracked", "--readme") == 0
-    readme = (place / "README.md").read_text()
-    assert readme.startswith(f"head\n{BEGIN}\n**A title (smoke tier)**")
-    assert readme.endswith(f"{END}\ntail\n")
-    assert "| MAML | 47.13 | 44.00" in readme
 
 
 def test_the_table_of_finished_cells_trains_nothing_and_shows_the_tracked_records_beside_them(place, capsys):
@@ -169,7 +154,6 @@ def test_dirty_records_are_labelled_where_they_are_allowed(place, capsys):
         (["--tier", "cpu"], "tier cpu needs miniimagenet"),
         (["--tier", "demo", "--data", "somewhere"], "makes its own images"),
         (["--rows", "maml", "nothing"], "unknown rows ['nothing']; table1 has ['matching', 'maml', 'low', 'own']"),
-        (["--readme"], "--readme goes with --tracked"),
         (["--seeds", "0"], "--seeds must be >= 1, got 0"),
         (["--seeds", "-1"], "--seeds must be >= 1, got -1"),
         (["--jobs", "0"], "--jobs must be >= 1, got 0"),
@@ -265,13 +249,6 @@ def test_a_damaged_record_is_named(place, capsys):
     path.write_text(path.read_text()[:-20])
     assert command(place, "--tracked") == 2
     assert str(path) in capsys.readouterr().err
-
-
-def test_a_readme_without_marks_is_left_alone(place, capsys):
-    (place / "README.md").write_text("no marks")
-    assert command(place, "--tracked", "--readme") == 2
-    assert "needs the marks" in capsys.readouterr().err
-    assert (place / "README.md").read_text() == "no marks"
 
 
 @pytest.mark.slow

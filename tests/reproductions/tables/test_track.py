@@ -35,17 +35,14 @@ def tracked(tmp_path):
     return tmp_path / "tracked/smoke"
 
 
-def command(results, tracked, *options):
-    return track.main(["--tier", "smoke", "--results", str(results), *options], tracked.parent)
-
-
-def test_records_are_copied_and_the_best_network_of_a_row_without_its_optimizer(results, tracked, capsys):
+def test_records_are_copied_and_the_best_network_of_a_row_without_its_optimizer(results, tracked):
     for _ in range(2):  # the second time it leaves nothing else behind
-        assert command(results, tracked, "--networks") == 0
+        told = track.copy(track.finished(TIERS["smoke"], results), tracked, networks=True)
     assert sorted(path.name for path in tracked.iterdir()) == ["maml-seed0.json", "maml-seed1.json", "maml.safetensors"]
     best = [max(point["validation_accuracy"] for point in record.learning_curve) for record in read_records(tracked)]
     seed = best.index(max(best))
-    assert f"maml.safetensors: seed {seed}," in capsys.readouterr().out
+    assert told[0] == f"{tracked}: 2 records"
+    assert f"maml.safetensors: seed {seed}," in told[1]
     network, whole = (
         load_checkpoint(path)
         for path in (tracked / "maml.safetensors", results / f"smoke/maml/seed{seed}/best.safetensors")
@@ -66,16 +63,8 @@ def test_records_are_copied_and_the_best_network_of_a_row_without_its_optimizer(
         ({"learning_curve": [{"step": 3, "loss": 1.0, "validation_accuracy": 0.5}]}, "the run was cut off"),
     ],
 )
-def test_what_could_not_be_made_again_is_refused_and_nothing_is_copied(
-    results, tracked, tmp_path, capsys, change, message
-):
+def test_what_could_not_be_made_again_is_refused(results, tmp_path, change, message):
     (record,) = read_records(results / "smoke/maml/seed0/record.json")
     write_record(tmp_path / "other/smoke/maml/seed0/record.json", replace(record, **change))
-    assert command(tmp_path / "other", tracked) == 2
-    assert message in capsys.readouterr().err
-    assert not tracked.exists()
-
-
-def test_where_there_are_no_runs_it_says_so(tmp_path, tracked, capsys):
-    assert command(tmp_path, tracked) == 2
-    assert "has no records; make them with" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=message):
+        track.finished(TIERS["smoke"], tmp_path / "other")

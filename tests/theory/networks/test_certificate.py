@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from functools import cache
 
 import pytest
 import torch
 
-from sharp_maml import Protocol, build, episode, load_checkpoint
+from sharp_maml import Protocol, build, episode, load_checkpoint, read_result, sources
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
 from theory.generalization.pac_bayes import kl_inverse
@@ -87,13 +86,14 @@ def test_the_command_writes_record_figure_and_table(run, tmp_path, capsys, monke
     arguments = [str(path), "--data", str(path.parents[2] / "data"), "--samples", "5", "--judged", "4"]
     assert main([*arguments, "--output", str(tmp_path)]) == 0
     assert "both: smallest bound" in capsys.readouterr().out
-    record = json.loads((tmp_path / "certificate.json").read_text())
-    assert (record["schema"], record["delta"], len(record["networks"][0]["rows"])) == (1, 0.05, 2)
+    result = read_result(tmp_path / "certificate.json", "certificate")
+    assert (result.payload["delta"], len(result.payload["networks"][0]["rows"])) == (0.05, 2)
+    assert result.provenance["sources"] == sources("theory.networks.certificate")
     text = (tmp_path / "CERTIFICATE.md").read_text()
     assert "| both (alpha_low = 0, alpha_up = 0.01) |" in text
     assert "certificate.png" in text
     assert (tmp_path / "certificate.png").stat().st_size > 10_000
-    assert "trained networks" in table([])
+    assert text == table(result, "certificate.json")
 
 
 def test_what_is_missing_or_does_not_fit_is_named(run, tmp_path, capsys) -> None:

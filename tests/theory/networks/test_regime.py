@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 import torch
 
-from sharp_maml import Config, Protocol, build, episode, load_checkpoint, save_checkpoint
+from sharp_maml import Config, Protocol, Result, build, episode, load_checkpoint, read_result, save_checkpoint, sources
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
-from theory.check.sources import sources
 from theory.check.verdicts import TRACKED
 from theory.networks import regime
 from theory.networks.local import sample
 from theory.networks.regime import Network, Settings, main, ratios, table
 
-RECORD = {"settings": {"meta_batches": 2, "samples": 8}, "commit": "c", "dirty": False, "sources": {}}
+ORIGIN = {"commit": "c", "dirty": False, "sources": {}}
+RECORD = {"settings": {"meta_batches": 2, "samples": 8}}
 SMALL = Settings(meta_batches=1, samples=4)
 
 
@@ -136,8 +135,8 @@ def test_a_step_that_is_too_long_is_bounded_at_the_longest_that_is_allowed() -> 
 def test_formulas_of_one_inner_step_say_nothing_of_several() -> None:
     several = ratios({**FOUND, "config": {**FOUND["config"], "steps": 5}})
     assert [name for name, value in several.items() if value is None] == ["smoothness", "bias", "informative", "bound"]
-    page = table({**RECORD, "networks": [
-        {**FOUND, "config": {**FOUND["config"], "steps": 5}}]})  # fmt: skip
+    networks = [{**FOUND, "config": {**FOUND["config"], "steps": 5}}]
+    page = table(Result("regime", ORIGIN, {**RECORD, "networks": networks}), "regime.json")
     assert page.count("| unknown |") == 4
 
 
@@ -145,8 +144,8 @@ def test_of_a_gradient_whose_square_is_estimated_as_negative_no_share_is_given()
     batches = [{**batch, "slope^2": -0.1} for batch in FOUND["meta_batches"]]
     found = ratios({**FOUND, "meta_batches": batches})
     assert [name for name, value in found.items() if value is None] == ["informative", "bound"]
-    page = table({**RECORD, "networks": [
-        {**FOUND, "meta_batches": batches}]})  # fmt: skip
+    networks = [{**FOUND, "meta_batches": batches}]
+    page = table(Result("regime", ORIGIN, {**RECORD, "networks": networks}), "regime.json")
     assert page.count("| unknown |") == 3
 
 
@@ -156,18 +155,16 @@ def test_the_command_writes_record_figure_and_page_and_measures_nothing_twice(ru
     arguments = [str(path), "--data", str(data), "--meta-batches", "1", "--samples", "4", "--output", str(tmp_path)]
     assert main(arguments) == 0
     assert "both, seed 0, initial: " in capsys.readouterr().out
-    record = json.loads((tmp_path / "regime.json").read_text())
-    page = (tmp_path / "REGIME.md").read_text()
-    assert page == table(record)
+    result = read_result(tmp_path / "regime.json", "regime")
+    record = result.payload
+    assert (tmp_path / "REGIME.md").read_text() == table(result, "regime.json")
     assert [network["state"] for network in record["networks"]] == ["initial", "best"]
     assert record["networks"][1]["tensors_digest"] == load_checkpoint(path).metadata["tensors_digest"]
     assert str(tmp_path.parent) not in (tmp_path / "regime.json").read_text()
     assert (tmp_path / "regime.png").stat().st_size > 10_000
     monkeypatch.setattr(Network, "measured", None)
     assert main(arguments) == 0
-    assert json.loads((tmp_path / "regime.json").read_text())["networks"] == record["networks"]
-    assert main(["--redraw", "--output", str(tmp_path)]) == 0
-    assert (tmp_path / "REGIME.md").read_text() == page
+    assert read_result(tmp_path / "regime.json", "regime").payload == record
 
 
 def test_what_is_missing_or_does_not_fit_is_named(run, tmp_path, capsys) -> None:
@@ -186,21 +183,21 @@ def test_what_is_missing_or_does_not_fit_is_named(run, tmp_path, capsys) -> None
     assert "has inner_params = 'head', of which the theorem" in error(altered(path, tmp_path, inner_params="head"))
     save_checkpoint(tmp_path / "bare.safetensors", tensors={}, metadata={"config_digest": ""})
     assert "is not a checkpoint of the trainer" in error(tmp_path / "bare.safetensors")
-    assert "regime.json" in error("--redraw")
 
 
 def test_a_record_of_other_code_is_said_to_be_one() -> None:
-    record = json.loads((TRACKED / "regime.json").read_text())
-    record["sources"] = sources("theory.networks.local")
-    assert "earlier code" not in table(record)
-    record["sources"]["theory.networks.local"] = "0" * 16
-    assert "**Measured by earlier code**: theory.networks.local changed since" in table(record)
+    payload = read_result(TRACKED / "regime.json", "regime").payload
+    code = sources("theory.networks.local")
+    assert "earlier code" not in table(Result("regime", {**ORIGIN, "sources": code}, payload), "")
+    code["theory.networks.local"] = "0" * 16
+    page = table(Result("regime", {**ORIGIN, "sources": code}, payload), "")
+    assert "**Measured by earlier code**: theory.networks.local changed since; `make regime` measures anew." in page
 
 
-def test_the_tracked_page_shows_the_tracked_record() -> None:
-    record = json.loads((TRACKED / "regime.json").read_text())
-    assert (TRACKED / "REGIME.md").read_text() == table(record)
-    assert not record["dirty"]
-    assert all(network["sources"] == record["sources"] for network in record["networks"])
+def test_the_networks_of_the_tracked_record_were_measured_by_one_committed_code() -> None:
+    result = read_result(TRACKED / "regime.json", "regime")
+    record = result.payload
+    assert not result.provenance["dirty"]
+    assert all(network["sources"] == result.provenance["sources"] for network in record["networks"])
     by_sgd = Config.from_toml(Path(regime.__file__).with_name("regime.toml")).digest
     assert {network["config_digest"] for network in record["networks"] if network["row"] == "maml-sgd"} == {by_sgd}

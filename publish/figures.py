@@ -1,0 +1,121 @@
+"""Every figure that the repository draws from its records; each holds the digest of what it was drawn from.
+
+Pixels differ from machine to machine, digests do not: a figure is out of date when its digest is another one than that
+of its records. After a change of how it is drawn, delete it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from benchmarks import page as bench
+from publish.pages import TIER
+from reproductions.landscape.accuracy import points
+from reproductions.landscape.figures import accuracy_beside_sharpness, landscapes
+from reproductions.sensitivity.figure import drawn
+from reproductions.study import save_figure
+from reproductions.tables.records import tracked_records
+from reproductions.tables.specification import load
+from sharp_maml import read_result, write_atomically
+from theory.check import calibration
+from theory.check.claim import Verdict
+from theory.check.figures import draw
+from theory.check.verdicts import record
+from theory.networks import certificate, regime
+
+KEY = "Records"
+"""The entry of a PNG file that holds the digest."""
+
+
+class Drawing(NamedTuple):
+    """A figure: the text of the records it shows, and what draws it into a file."""
+
+    shows: str
+    draw: Callable[[Path], object]
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits."""
+        return hashlib.sha256(self.shows.encode()).hexdigest()[:16]
+
+
+def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
+    """Every figure by its path.
+
+    Args:
+        root: The checkout whose `records` are drawn.
+        verdicts: The verdicts of its claims.
+    """
+    records, theory, figures = root / "records", root / "docs/theory", root / "docs/figures"
+    every = {
+        theory / f"figures/{verdict.claim.id}.png": Drawing(str(record(verdict)), partial(_claim, verdict))
+        for verdict in verdicts
+    }
+    for kind, draw_payload in {
+        "calibration": calibration.draw,
+        "certificate": certificate.draw,
+        "regime": regime.draw,
+    }.items():
+        result = read_result(records / f"theory/{kind}.json", kind)
+        every[theory / f"{kind}.png"] = Drawing(str(result), partial(draw_payload, result.payload))
+    result = read_result(records / "bench/speed.json", "speed")
+    every[figures / "performance.png"] = Drawing(str(result), partial(bench.draw, result.payload))
+    for kind, drawn_of in {"landscape": landscapes, "sensitivity": drawn}.items():
+        for path in sorted((records / kind).glob("*.json")):
+            result = read_result(path, kind)
+            name = kind if path.stem == TIER else f"{kind}-{path.stem}"
+            every[figures / f"{name}.png"] = Drawing(str(result), partial(_study, drawn_of, result.payload))
+    return every | _flatness(records, figures)
+
+
+def digest_of(path: Path) -> str | None:
+    """The digest that a figure holds; None if there is no figure, or none in it."""
+    if not path.exists():
+        return None
+    with Image.open(path) as image:
+        return image.info.get(KEY)
+
+
+def write(path: Path, drawing: Drawing) -> None:
+    """Draw a figure, with the digest of its records."""
+    drawing.draw(path)
+    write_atomically(path, stamped(path.read_bytes(), drawing.digest))
+
+
+def stamped(png: bytes, digest: str) -> bytes:
+    """A PNG file with a chunk of text more, after its header."""
+    text = f"tEXt{KEY}\0{digest}".encode()
+    chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
+    header = 8 + 25  # signature, and the chunk IHDR
+    return png[:header] + chunk + png[header:]
+
+
+def _flatness(records: Path, figures: Path) -> dict[Path, Drawing]:
+    """Accuracy beside sharpness, for each tier whose networks have records of both."""
+    tables, tiers = load()
+    every = {}
+    for path in sorted((records / "landscape").glob("*.json")):
+        tier, measured = tiers[path.stem], read_result(path, "landscape").payload
+        found = points(tracked_records(tables[tier.tables[0]], tier, records / "tables"), measured)
+        if found:
+            shown = partial(accuracy_beside_sharpness, found)
+            every[figures / f"flatness-{tier.name}.png"] = Drawing(
+                repr(found) + repr(measured["labels"]), partial(_study, shown, measured["labels"])
+            )
+    return every
+
+
+def _claim(verdict: Verdict, path: Path) -> None:
+    draw(verdict, path.parent)
+
+
+def _study(drawn_of: Callable[[Mapping[str, Any]], Figure], payload: Mapping[str, Any], path: Path) -> None:
+    save_figure(drawn_of(payload), path)

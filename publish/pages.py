@@ -1,0 +1,135 @@
+"""Every text that the repository prints from its records. Read next: `figures.py`, the same for figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import page as bench
+from reproductions.study import put_between
+from reproductions.tables import forms
+from reproductions.tables.check import check, check_settings
+from reproductions.tables.lines import Line, build_lines, notes
+from reproductions.tables.records import tracked_records
+from reproductions.tables.specification import load
+from sharp_maml import Result, read_result
+from sharp_maml.config import reference
+from tests.theory import mutants
+from tests.torture import fuzz, numbers
+from theory.check import calibration
+from theory.check.claim import LEVEL, Item, Verdict
+from theory.check.report import report
+from theory.check.verdicts import record
+from theory.networks import certificate, regime
+
+TIER = "demo"
+"""The tier whose table the README shows."""
+FILLED = ("README.md", "docs/performance.md", "docs/claims.md")
+"""Pages by hand, with marks around what is printed from records."""
+LINKS = "../../records/theory"
+"""The way from the theory's pages to their records."""
+
+
+def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
+    """What every page and every record of a claim must hold.
+
+    Args:
+        root: The checkout whose `records` are printed.
+        verdicts: The verdicts of its claims: see `theory.check.verdicts.read`.
+
+    Returns:
+        The texts by path.
+
+    Raises:
+        ValueError: A record is missing, damaged or refused, or a page has not the marks of what it prints.
+    """
+    records, theory = root / "records", root / "docs/theory"
+    texts = {records / f"theory/claims/{verdict.claim.id}.json": str(record(verdict)) for verdict in verdicts}
+    texts[theory / "REPORT.md"] = report(verdicts, records=f"{LINKS}/claims", tracked=records / "theory")
+    for kind, page in {
+        "calibration": calibration.table,
+        "certificate": certificate.table,
+        "mutants": mutants.page,
+        "regime": regime.table,
+    }.items():
+        result = read_result(records / f"theory/{kind}.json", kind)
+        texts[theory / f"{kind.upper()}.md"] = page(result, f"{LINKS}/{kind}.json")
+    result = read_result(records / "reliability.json", "reliability")
+    more = read_result(records / "numbers.json", "numbers")
+    texts[root / "docs/reliability.md"] = fuzz.page(result, "../records/reliability.json") + numbers.page(
+        more, "../records/numbers.json"
+    )
+    texts[root / "docs/settings.md"] = reference()
+    passages = bench.tables(records) | _accuracies(records) | _landscape(records) | _as_trained(verdicts)
+    for name in FILLED:
+        text = (root / name).read_text(encoding="utf-8")
+        for mark, passage in passages.items():
+            if f"<!-- {mark}: begin -->" in text:
+                text = put_between(text, mark, passage)
+        texts[root / name] = text
+    return texts
+
+
+def _accuracies(records: Path) -> dict[str, str]:
+    """The README's table, and its verdicts in a line."""
+    tables, tiers = load()
+    tier = tiers[TIER]
+    table = tables[tier.tables[0]]
+    found = tracked_records(table, tier, records / "tables")
+    check(found, table.rows)
+    check_settings(found, table, tier)
+    lines = build_lines(table, found)
+    title = f"{table.title} ({tier.name} tier)"
+    return {
+        table.name: forms.markdown(title, table.baseline.label, lines, notes(table, tier, found)),
+        "verdicts": _verdicts(lines),
+    }
+
+
+def _verdicts(lines: Sequence[Line]) -> str:
+    """What is said of each variant of Sharp-MAML, and by how many seeds."""
+    variants = [line for line in lines if line.label.startswith("Sharp-MAML ")]
+    said = "; ".join(f"*{line.label.removeprefix('Sharp-MAML ')}* {line.verdict}" for line in variants)
+    return f"{min(line.runs for line in variants)} seeds: {said}"
+
+
+def _landscape(records: Path) -> dict[str, str]:
+    """In how many measures each variant's landscape is smoother than MAML's, and which code says so."""
+    result = read_result(records / f"landscape/{TIER}.json", "landscape")
+    return {"landscape": smoothness(result.payload["decisions"]), "landscape-caveat": _after(result)}
+
+
+def smoothness(decisions: Sequence[dict[str, Any]]) -> str:
+    """The decisions on a landscape, counted by row."""
+    counts = []
+    for row in dict.fromkeys(line["row"] for line in decisions):
+        mine = [line["verdict"] for line in decisions if line["row"] == row]
+        counts.append(f"*{row}* smoother in {mine.count('smoother')} of {len(mine)} measures")
+    worse = sum(line["verdict"] == "less smooth" for line in decisions)
+    return f"{', '.join(counts)}; less smooth in {worse or 'none'}"
+
+
+def _as_trained(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """How often the bound of what Sharp-MAML trains is larger, and smaller, than that of what MAML trains."""
+    (verdict,) = (verdict for verdict in verdicts if verdict.claim.id == "generalization_as_trained")
+    items = verdict.evidence[""].items
+    return {"as-trained": larger_and_smaller(items)}
+
+
+def larger_and_smaller(items: Sequence[Item]) -> str:
+    """Cells in which the share of smaller bounds is decided, against one half, at the level of all cells together."""
+    intervals = [(item, *item.interval(LEVEL / len(items))) for item in items]
+    smaller = [item for item, low, _ in intervals if low > 0.5]
+    larger = [item for item, _, high in intervals if high < 0.5]
+    chosen, of_chosen = (sum("chosen" in item.label for item in some) for some in (smaller, items))
+    return (
+        f"larger in {len(larger)} and smaller in {len(smaller)} of {len(items)} cells (landscape, start, alpha, "
+        "constant or decaying radius), the others being undecided; with the best alpha for each, smaller in "
+        f"{chosen} of the {of_chosen} cells"
+    )
+
+
+def _after(result: Result) -> str:
+    """What is to be said of a result at the end of a caption."""
+    return f" {result.caveat}" if result.caveat else ""

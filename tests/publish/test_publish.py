@@ -1,0 +1,181 @@
+"""What is printed is what the records say, and the command says where it is not."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from publish import __main__ as command
+from publish import figures
+from publish.fresh import PLACES, bring
+from publish.pages import FILLED, larger_and_smaller, smoothness
+from reproductions.landscape.measure import MEASURES
+from reproductions.study import RECORDS, ROOT
+from sharp_maml import KINDS, Result, read_records, read_result, write_record, write_result
+from theory.check.claim import Item
+from theory.check.verdicts import read
+
+PAGES = (*FILLED, "docs/settings.md", "docs/reliability.md", "docs/theory", "docs/figures")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    """A copy of the records and of all that is printed from them."""
+    place = tmp_path_factory.mktemp("checkout")
+    for name in ("records", *PAGES):
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, place / name)
+    return place
+
+
+@pytest.fixture
+def verdicts_once(monkeypatch):
+    """The verdicts of the repository, read once."""
+    found = read(RECORDS / "theory")
+    monkeypatch.setattr(command, "read", lambda _: found)
+
+
+def files(place: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+def test_what_is_printed_is_what_the_records_say(capsys):
+    assert command.main(["--check"]) == 0, f"write it anew, `make publish`: {capsys.readouterr().out}"
+
+
+def test_a_changed_number_is_found_wherever_it_is_printed_and_written_there(checkout, verdicts_once, capsys):
+    path = checkout / "records/bench/speed.json"
+    speed = read_result(path, "speed")
+    speed.payload["rows"][0]["median_seconds"]["ours"] = 123.45
+    write_result(path, speed)
+    before = files(checkout)
+    assert command.main(["--check"], checkout) == 1
+    expected = {"README.md", "docs/performance.md", "docs/figures/performance.png"}
+    assert set(capsys.readouterr().out.splitlines()) == {f"{name} is out of date" for name in expected}
+    assert files(checkout) == before
+    assert command.main([], checkout) == 0
+    after = files(checkout)
+    assert {str(path.relative_to(checkout)) for path in after if after[path] != before[path]} == expected
+    assert "| 123.45 |" in (checkout / "README.md").read_text(encoding="utf-8")
+    assert command.main(["--check"], checkout) == 0
+
+
+def test_a_record_that_is_missing_is_named_with_the_command_that_makes_it(checkout, verdicts_once, capsys):
+    path = checkout / "records/theory/regime.json"
+    hidden = path.rename(path.with_suffix(".hidden"))
+    assert command.main(["--check"], checkout) == 2
+    hidden.rename(path)
+    assert "regime.json is missing; make it with: make regime" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--only", "theory"], ["--networks"], ["--check", "--from", "results"]])
+def test_options_that_do_not_go_together_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments)
+    assert "error: --" in capsys.readouterr().err
+
+
+def test_every_tracked_record_is_a_result_of_a_known_kind_by_committed_code():
+    kinds = {
+        path: kind
+        for place, kind in {**PLACES, "tables/*/*.json": "table-cell", "bench/two-cores.json": "two-cores"}.items()
+        for path in RECORDS.glob(place)
+    }
+    assert set(kinds) == set(RECORDS.rglob("*.json"))
+    assert set(KINDS) - set(kinds.values()) <= {"sensitivity", "alarms"}
+    for path, kind in kinds.items():
+        result = read_result(path, kind)
+        assert result.provenance["dirty"] is False, path
+        assert str(result) == path.read_text(encoding="utf-8"), path
+
+
+def test_a_figure_holds_the_digest_of_its_records_and_its_pixels_are_as_drawn(tmp_path):
+    path = tmp_path / "figure.png"
+    picture = Image.effect_noise((30, 20), 50)
+    drawing = figures.Drawing("a record", picture.save)
+    figures.write(path, drawing)
+    assert figures.digest_of(path) == drawing.digest
+    with Image.open(path) as image:
+        assert image.tobytes() == picture.tobytes()
+    assert figures.digest_of(tmp_path / "nothing.png") is None
+    picture.save(path)
+    assert figures.digest_of(path) is None
+
+
+def test_cells_are_counted_as_larger_and_smaller_where_that_is_decided():
+    labels = {"a": 99, "b": 1, "c": 50, "chosen d": 100, "chosen e": 40}
+    items = [Item.share(label, count, 100, 0.5) for label, count in labels.items()]
+    assert larger_and_smaller(items) == (
+        "larger in 1 and smaller in 2 of 5 cells (landscape, start, alpha, constant or decaying radius), the others "
+        "being undecided; with the best alpha for each, smaller in 1 of the 2 cells"
+    )
+
+
+def test_decisions_on_a_landscape_are_counted_by_row():
+    lines = [{"row": row, "verdict": "not decided"} for row in ("low", "up") for _ in MEASURES]
+    lines[0]["verdict"] = lines[1]["verdict"] = "smoother"
+    said = "*low* smoother in 2 of 6 measures, *up* smoother in 0 of 6 measures; less smooth in "
+    assert smoothness(lines) == f"{said}none"
+    lines[-1]["verdict"] = "less smooth"
+    assert smoothness(lines) == f"{said}1"
+
+
+CLEAN = {"commit": "c" * 40, "dirty": False, "sources": {}}
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    """Fresh results: two studies, and a cell of a table."""
+    write_result(tmp_path / "results/method.json", Result("method", CLEAN, {"x": 1}))
+    write_result(tmp_path / "results/theory/regime.json", Result("regime", CLEAN, {"x": 2}))
+    (record,) = read_records(RECORDS / "tables/demo/maml-seed0.json")
+    write_record(tmp_path / "results/demo/maml/seed0/record.json", record)
+    return tmp_path / "results"
+
+
+def test_fresh_results_are_brought_to_their_places_all_or_those_that_are_named(results, tmp_path):
+    every = ["method.json", "tables/demo/maml-seed0.json", "theory/regime.json"]
+    for only, names in {(): every, ("theory", "tables/demo"): every[1:], ("method.json",): every[:1]}.items():
+        records = tmp_path / f"records{len(only)}"
+        assert bring(results, records, only)
+        found = sorted(str(path.relative_to(records)) for path in records.rglob("*.json"))
+        assert found == names
+    assert read_result(records / "method.json", "method") == Result("method", CLEAN, {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "result", "message"),
+    [
+        ("method.json", Result("method", {**CLEAN, "dirty": True}, {}), "made with uncommitted changes"),
+        (
+            "theory/claims/x.json",
+            Result("claim", {**CLEAN, "budget": {"name": "test"}}, {}),
+            "claims of the full budget",
+        ),
+        ("bench/speed.json", Result("speed", CLEAN, {"rows": []}), "of a quick or unfinished run"),
+        ("method.json", Result("regime", CLEAN, {}), "expected a result of kind method, found 'regime'"),
+    ],
+)
+def test_what_could_not_be_made_again_is_refused_and_nothing_is_brought(results, tmp_path, name, result, message):
+    write_result(results / name, result)
+    with pytest.raises(ValueError, match=rf"{Path(name).name}: .*{message}"):
+        bring(results, tmp_path / "records")
+    assert not (tmp_path / "records").exists()
+
+
+def test_a_cell_of_uncommitted_code_is_refused_before_anything_is_brought(results, tmp_path):
+    path = results / "demo/maml/seed0/record.json"
+    (record,) = read_records(path)
+    write_record(path, replace(record, provenance={**record.provenance, "dirty": True}))
+    with pytest.raises(ValueError, match="made with uncommitted changes"):
+        bring(results, tmp_path / "records")
+    assert not (tmp_path / "records").exists()
+
+
+def test_where_there_is_nothing_to_bring_it_says_so(results, tmp_path):
+    with pytest.raises(ValueError, match=r"has nothing that records could take of theory/certificate\.json"):
+        bring(results, tmp_path / "records", ["theory/certificate.json"])
