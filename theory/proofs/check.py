@@ -27,8 +27,9 @@ def rate(proof: dict[str, Any]) -> bool:
     form, values = [[Q(0)] * size for _ in unit], [Q(0)] * T
 
     def add(m: Q, u: list[Q], v: list[Q]) -> None:  # m <u, v>
-        for i, row in enumerate(form):
-            form[i] = [entry + m * (u[i] * v[j] + u[j] * v[i]) / 2 for j, entry in enumerate(row)]
+        for (i, p), (j, q) in itertools.product(*([(k, a) for k, a in enumerate(of) if a] for of in (u, v))):
+            form[i][j] += m * p * q / 2
+            form[j][i] += m * p * q / 2
 
     for t in range(T):
         add(Q(-1, T), unit[t], unit[t])

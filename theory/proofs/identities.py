@@ -73,10 +73,10 @@ def identities(title: str, named: Mapping[str, Any], every: Sequence[Identity]) 
 def polynomial(expression: Any) -> list[list[Any]]:
     """The terms of a polynomial, each a coefficient and {variable: power}."""
     expression = sp.expand(expression)
-    found = sp.Poly(expression, *(expression.free_symbols or [sp.Symbol("k")]))
+    found = sp.Poly(expression, *sorted(expression.free_symbols or [sp.Symbol("k")], key=str))
     return [
         [str(factor), {str(variable): power for variable, power in zip(found.gens, powers, strict=True) if power}]
-        for powers, factor in sorted(found.terms(), key=str)
+        for powers, factor in found.terms()
     ]
 
 
