@@ -197,32 +197,56 @@ def expansion(samples: str) -> dict[str, Any]:
         third += c2 * of.Lq * (b1 - c1 * of.Lq * of.sg) * w
     rest = k**2 * (p**2 - c2 * of.Lq * w**2 / 2)
     smoothness = scheduled(of.smoothness)
-    named = {
-        "k": k, "p": p, "w": w, "c2": c2, "Lq": of.Lq, "L_F": smoothness, "lambda": c2 * k**2 * smoothness,
-        "2-lambda": 2 - c2 * k**2 * smoothness, "1-lambda": 1 - c2 * k**2 * smoothness, "eta": c2 * k**2,
-        "kappa": scheduled(of.kappa), "R": R, "R^2": scheduled(in_bias), "W": W, "W^2": scheduled(in_variance),
-        "b": b, "b0": b.subs(of.sg, 0), "Delta": c2 * p**2 - c2**2 * of.Lq * w**2 / 2, "Delta/(eta*T)": rest,
-        "V": scheduled(of.variance_fresh) if samples == "fresh" else sp.expand((W + b.subs(of.sg, 0)) ** 2),
+    b0 = b.subs(of.sg, 0)
+    symbols = (k, p, w, c2, of.Lq, of.L0, of.L1, of.L2, of.sg, of.sH)
+    named = {str(symbol): symbol for symbol in symbols} | {
+        "beta": c1 * k**2, "alpha_up": c3 * k**2, "alpha_low": c4, "eta": c2 * k**2, "kappa": scheduled(of.kappa),
+        "L_F": smoothness, "lambda": c2 * k**2 * smoothness, "2-lambda": 2 - c2 * k**2 * smoothness,
+        "1-lambda": 1 - c2 * k**2 * smoothness, "R": R, "b": b,
+        "Delta": c2 * p**2 - c2**2 * of.Lq * w**2 / 2, "Delta/(eta*T)": rest,
+        "V": scheduled(of.variance_fresh) if samples == "fresh" else sp.expand((W + b0) ** 2),
         "H": p**2 * k + b1 * p * k**2 / 2 + (third - b1**2 / 4) * k**3 / 2,
         "expansion": p**2 * k**2 + b1 * p * k**3 + third * k**4,
+        "1/M": N, "D/M": scheduled(in_variance) - scheduled(of.kappa) ** 2 * w**2,
     }  # fmt: skip
+    without_noise = "1 L_F alpha_up + 1 beta kappa L_q L1 alpha_low + 1 beta L2 L0 alpha_low"
+    if samples == "fresh":
+        variance = [
+            Identity(
+                "V = kappa^2 w^2 + D/M + beta^2 sigma_H^2 w^2",
+                "1 V",
+                "1 kappa kappa w w + 1 D/M + 1 beta beta sigma_H sigma_H w w",
+            )
+        ]
+    else:
+        named |= {"W": W, "b0": b0}
+        variance = [
+            Identity("b0 is b without sigma_g", "1 b0", without_noise),
+            Identity("V = (W + b0)^2", "1 V", "1 W W + 2 W b0 + 1 b0 b0"),
+            Identity("W^2 = kappa^2 w^2 + D/M", "1 W W", "1 kappa kappa w w + 1 D/M", 4),
+        ]
     return identities(
         f"for {samples} samples the bound under the prescribed schedules is a0 T^(-1/2) + b1 sqrt(a0) T^(-3/4) + "
         f"({sp.sstr(third).replace('**', '^').replace('p^2', 'a0')}) / T up to T^(-5/4), k = T^(-1/4)",
         named,
         [
-            Identity("p^2 = a0: c2 a0 = Delta + c2^2 Lq w^2 / 2", "1 c2 p p", "1 Delta + 1/2 c2 c2 Lq w w"),
+            Identity("p^2 = a0: c2 a0 = Delta + c2^2 Lq w^2 / 2", "1 c2 p p", "1 Delta + 1/2 c2 c2 L_q w w"),
             Identity("eta T = c2 / k^2", "1 c2 Delta/(eta*T)", "1 k k Delta"),
             Identity("lambda = eta L_F", "1 lambda", "1 eta L_F"),
-            Identity("R is the root in the bias", "1 R R", "1 R^2", 5),
-            *(
-                [
-                    Identity("W is the root in the variance", "1 W W", "1 W^2", 4),
-                    Identity("V = (W + b without sigma_g)^2", "1 V", "1 W W + 2 W b0 + 1 b0 b0"),
-                ]
-                if samples == "shared"
-                else []
+            Identity("L_F = kappa^2 Lq + beta L2 L0", "1 L_F", "1 kappa kappa L_q + 1 beta L2 L0"),
+            Identity("R^2 = kappa^2 + beta^2 sigma_H^2", "1 R R", "1 kappa kappa + 1 beta beta sigma_H sigma_H", 5),
+            Identity(
+                "b = L_F alpha_up + beta (kappa Lq L1 + L2 L0) alpha_low + Lq beta sigma_g R",
+                "1 b",
+                f"{without_noise} + 1 L_q beta sigma_g R",
             ),
+            Identity(
+                "D = beta^2 (kappa Lq sigma_g + sigma_H L0)^2",
+                "1 D/M",
+                "1 beta beta kappa kappa L_q L_q sigma_g sigma_g 1/M + 2 beta beta kappa L_q sigma_g sigma_H L0 1/M + "
+                "1 beta beta sigma_H sigma_H L0 L0 1/M",
+            ),
+            *variance,
             Identity(
                 "(2 - lambda) H^2 = 2 (1 - lambda) b p H + p^2 (2 Delta/(eta T) + lambda (b^2 + V))",
                 "1 2-lambda H H",
