@@ -142,7 +142,8 @@ THEORY = {
     "runner": set(),
     **{part: {"check", "runner", part} for part in PARTS},
     **{f"{part}.claims": {"check", "runner", part, f"{part}.claims"} for part in PARTS},
-    "networks": {"check", "rate", "generalization", "networks"},
+    "networks": {"check", "rate", "lemma", "generalization", "networks"},
+    "networks.claims": {"check", "networks", "networks.claims"},
     "proofs": {"check", "rate", "generalization", "proofs"},
 }
 THEORY["generalization.claims"] |= {"rate"}  # the smoothness of F is one formula
