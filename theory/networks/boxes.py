@@ -30,6 +30,9 @@ MOST = 40_000
 CHUNK = 20_000
 """Boxes that are worked on at once."""
 INFLATION = 0.1
+"""Share of its sides by which a box is made larger on both sides, so that a zero on its boundary is inside."""
+FLAT = 1e-12
+"""And by so much, for boxes that are flat because a coordinate of all zeros is 0."""
 Owners = NDArray[np.intp]
 
 
@@ -65,9 +68,8 @@ class Count:
     @property
     def certified(self) -> bool:
         """Nothing is undetermined, and the signs of the indices add up to 1."""
-        if self.undetermined or any(zero.index is None for zero in self.zeros):
-            return False
-        return sum((-1) ** (zero.index or 0) for zero in self.zeros) == 1
+        signs = [(-1) ** zero.index for zero in self.zeros if zero.index is not None]
+        return not self.undetermined and sum(signs) == 1
 
     @property
     def minima(self) -> int:
@@ -205,7 +207,7 @@ def step(
 
     Of those the ends, the side across which to cut, on which the gradient depends most, and the owners.
     """
-    margin = INFLATION * (high - low)
+    margin = INFLATION * (high - low) + FLAT
     x = Interval(low - margin, high + margin)
     image, unique, bend = krawczyk(gradients, x, who)
     rest = x.meet(image)
@@ -264,11 +266,11 @@ def finish(
 
 
 def refined(gradients: Gradients, box: Interval, owner: int) -> Interval:
-    """The box of one zero, cut down to its Krawczyk image until that no longer halves it."""
+    """The box of one zero, cut down to its Krawczyk image until that is no smaller."""
     while True:
         image, _, _ = krawczyk(gradients, Interval(box.low[:, None], box.high[:, None]), np.array([owner]))
         smaller = box.meet(Interval(image.low[:, 0], image.high[:, 0]))
-        if smaller.width.max() > box.width.max() / 2:
+        if smaller.width.max() >= 0.99 * box.width.max():
             return smaller
         box = smaller
 

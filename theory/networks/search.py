@@ -55,7 +55,7 @@ def search(objective: Callable[..., Tensor], start: Tensor, *data: Any) -> list[
     functions, starts, dim = start.shape
     of_each = tree_map(lambda part: part.repeat_interleave(starts, 0), data)
     gradient = torch.func.vmap(torch.func.grad(objective))
-    hessian = torch.func.vmap(torch.func.hessian(objective))
+    hessian = torch.func.vmap(torch.func.jacrev(torch.func.grad(objective)))
     x = start.reshape(-1, dim)
     for _ in range(STEPS):
         step = torch.linalg.lstsq(hessian(x, *of_each), gradient(x, *of_each)[..., None]).solution[..., 0]
