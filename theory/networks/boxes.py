@@ -43,7 +43,8 @@ class Problem(NamedTuple):
     beta: float
 
 
-class Zero(NamedTuple):
+@dataclass(frozen=True)
+class Zero:
     """A stationary point: the only one in the box [low, high], and its index; None where that was not decided."""
 
     low: tuple[float, ...]
@@ -104,7 +105,8 @@ def stationary(problems: Sequence[Problem]) -> list[Count]:
         for i in np.flatnonzero(seen > MOST):
             if (who == i).any():
                 reasons[i].append(f"{(who == i).sum()} boxes after {MOST}, of {reach[i]:.3g} around 0")
-        low, high, who = (part[..., seen[who] <= MOST] for part in (low, high, who))
+        goes_on = seen[who] <= MOST
+        low, high, who = low[:, goes_on], high[:, goes_on], who[goes_on]
         left = []
         for start in range(0, len(who), CHUNK):
             part = slice(start, start + CHUNK)
@@ -239,7 +241,7 @@ def krawczyk(gradients: Gradients, x: Interval, who: Owners) -> tuple[Interval, 
     residue = identity - _product(Y, hessian)
     image = centre - _times(Y, at + decay * centre) + _times(residue, away)
     data = wide.meet(at + _times(bend, away))
-    return image.meet(-(data * Interval.around(1 / decay.low, 1 / decay.low))), image.inside(x).all(0), bend
+    return image.meet(-(data * Interval.around(1 / decay.low, 1 / decay.low))), np.all(image.inside(x), axis=0), bend
 
 
 def cut(low: Array, high: Array, axis: Owners, who: Owners) -> tuple[Array, Array, Owners]:

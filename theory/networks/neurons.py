@@ -74,7 +74,7 @@ class Neurons:
 
         def of(sample: Sample) -> Q:
             norms = [sum((c * c for c in vector), Q(0)) for vector in sample.vectors]
-            if self.output == (1,):
+            if self.output == (Q(1),):
                 return (2 + Q(154, 100) * abs(sample.target)) * norms[0]
             size = sum(map(abs, self.output), Q(0))
             first = size * sum((abs(v) * norm for v, norm in zip(self.output, norms, strict=True)), Q(0))  # Jensen
@@ -154,7 +154,7 @@ class Shape(NamedTuple):
 
         def sample() -> Sample:
             t = [Q(generator.randint(-8, 8), self.grid) for _ in range(self.inputs)]
-            of = {None: Q(1), -1: Q(0), **dict(enumerate(t))}
+            of: dict[int | None, Q] = {None: Q(1), -1: Q(0), **dict(enumerate(t))}
             return Sample(
                 tuple(tuple(of[which] for which in reads) for reads in self.reads), Q(generator.randint(-8, 8), 8)
             )

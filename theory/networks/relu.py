@@ -110,7 +110,7 @@ def clarke(tasks: ReLU, beta: Q) -> tuple[Clarke, ...]:
     for direction in _directions(tasks) if beta else [None]:
         signs = [[direction is not None and _on(t, direction) > 0 for t, _ in task] for task in tasks.support]
         rows = _rows(tasks, beta, signs)
-        if any(row.a == (0, 0) and row.c == 0 for row, _, _ in rows):
+        if any(not any((*row.a, row.c)) for row, _, _ in rows):
             raise ValueError("a query sample is at its kink wherever a set of support samples is active")
 
         def is_here(x: Vector, direction: Vector | None = direction) -> bool:
@@ -190,7 +190,7 @@ def _points(rows: Sequence[tuple[Row, Q, Q]], decay: Q) -> Iterator[Clarke]:
         x = _meet(*gradient(active))  # never parallel: the piece is strictly convex
         if x is not None and signs(x) == (list(active), []):
             yield Clarke(x, "smooth")
-        for j in (j for j in every if j not in active and rows[j][0].a != (0, 0)):
+        for j in (j for j in every if j not in active and any(rows[j][0].a)):
             # along the kink of j the derivative of all pieces that meet there is that of the one without j
             (p, q), row = gradient(active), rows[j][0]
             along = Row(
@@ -243,7 +243,7 @@ def _surrounded(gradients: Sequence[Vector]) -> bool:
     If there is such a line, it can be turned until it is next to one of the vectors: it is enough to try the vectors
     themselves, with the others strictly to the left or ahead.
     """
-    if (0, 0) in gradients:
+    if not all(map(any, gradients)):
         return True
 
     def ahead(u: Vector, v: Vector) -> bool:  # v within [0, 180) degrees to the left of u

@@ -140,12 +140,17 @@ class Sines:
     def loss(self, params: Params, batch: Batch) -> Tensor:
         """Mean squared error."""
         weight, bias, output = params["x"][:-1].reshape(3, self.hidden)
-        predicted = (batch.inputs[:, None] * weight + bias).tanh() @ output + params["x"][-1]
+        predicted: Tensor = (batch.inputs[:, None] * weight + bias).tanh() @ output + params["x"][-1]
         return (predicted - batch.targets).square().mean()
 
     def objective(self, beta: float) -> Callable[[Tensor], Tensor]:
         """MAML's objective with weight decay on the meta-parameters; ERM's for beta = 0."""
-        return lambda x: meta_loss(self.loss, {"x": x}, self.episodes, beta_low=beta) + self.decay * x.square().sum()
+
+        def value(x: Tensor) -> Tensor:
+            loss = meta_loss(self.loss, {"x": x}, self.episodes, beta_low=beta)
+            return loss + self.decay * x.square().sum()
+
+        return value
 
     def indices(self, beta: float, *, starts: int, seed: int) -> dict[str, Any]:
         """How many negative eigenvalues the points have at which Newton's method ends.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from fractions import Fraction as Q
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_lost_point_and_a_wrong_index_are_noticed() -> None:
     (count,) = stationary([drawn(SHAPES[1], 3, Q(0))])
     assert count.certified
     assert not boxes.Count(count.zeros[:-1], (), 1).certified
-    wrong = (*count.zeros[:-1], count.zeros[-1]._replace(index=1 + (count.zeros[-1].index or 0)))
+    wrong = (*count.zeros[:-1], replace(count.zeros[-1], index=1 + (count.zeros[-1].index or 0)))
     assert not boxes.Count(wrong, (), 1).certified
 
 

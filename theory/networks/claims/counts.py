@@ -27,11 +27,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction as Q
 from functools import cache, partial
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from theory.check.claim import Budget, Claim, Curve, Evidence, Item, Rule
 from theory.networks.boxes import Count, Problem, stationary
@@ -69,7 +71,7 @@ def uncertified(label: str, counts: list[Count]) -> Item:
 def beyond(label: str, counts: list[Count], searched: list[Found]) -> Item:
     """In how many instances the search finds a point outside of the boxes."""
 
-    def is_known(count: Count, point: np.ndarray) -> bool:  # type: ignore[type-arg]
+    def is_known(count: Count, point: NDArray[np.float64]) -> bool:
         return any(
             np.all(np.array(zero.low) - ROUNDING <= point) and np.all(point <= np.array(zero.high) + ROUNDING)
             for zero in count.zeros
@@ -113,7 +115,7 @@ def doubled(count: Count) -> Count:
 def mislabelled(count: Count) -> Count:
     """With another index of the last point."""
     *others, last = count.zeros
-    return Count((*others, last._replace(index=(last.index or 0) + 1)), count.undetermined, count.boxes)
+    return Count((*others, replace(last, index=(last.index or 0) + 1)), count.undetermined, count.boxes)
 
 
 def mistaken(budget: Budget, seed: int, *, change: Callable[[Count], Count]) -> Evidence:

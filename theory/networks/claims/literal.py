@@ -34,7 +34,8 @@ from theory.networks.claims.counts import CELLS, RATIOS, counted
 from theory.networks.neurons import SHAPES
 from theory.networks.relu import ReLU, clarke
 
-ONE_TASK = ReLU(*[(((Q(1, 2), Q(1)), (Q(-1), Q(1, 2))),)] * 2)
+_SAMPLES = (((Q(1, 2), Q(1)), (Q(-1), Q(1, 2))),)
+ONE_TASK = ReLU(_SAMPLES, _SAMPLES)
 
 
 def both(label: str, erm: list[Count], maml: list[Count]) -> tuple[Item, Item]:
@@ -59,7 +60,8 @@ def enumerated(tasks: int, count: int, seed: int) -> list[tuple[int, ...]]:
 
 def measure(budget: Budget, seed: int) -> Evidence:
     """Violations of tanh and ReLU networks, and the numbers of the latter."""
-    items, curves, every = [], [], counted(budget, seed)
+    items: list[Item] = []
+    curves, every = [], counted(budget, seed)
     for shape, tasks in CELLS:
         name = f"{shape.name}, M = {tasks}, beta L1 ="
         (_, erm), *others = (every[f"{name} {ratio}"] for ratio in RATIOS)
