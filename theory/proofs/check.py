@@ -17,6 +17,8 @@ from fractions import Fraction as Q
 from pathlib import Path
 from typing import Any
 
+KINDS = ("start", "infimum", "error", "pair")
+
 
 def rate(proof: dict[str, Any]) -> bool:
     """Whether the multipliers prove the bound."""
@@ -34,7 +36,7 @@ def rate(proof: dict[str, Any]) -> bool:
     for t in range(T):
         add(Q(-1, T), unit[t], unit[t])
     for m, kind, i, j in ((Q(text), *which) for text, *which in proof["multipliers"]):
-        if m < 0 or not 0 <= i < T or not 0 <= j < T or kind not in ("start", "infimum", "error", "pair"):
+        if m < 0 or not 0 <= i < T - (kind == "error") or not 0 <= j < T or kind not in KINDS:
             return False
         if kind == "start":  # f(x_0) - Delta
             values[0], rest = values[0] + m, rest - m * Delta

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 import torch
 
 from theory.check.verdicts import TRACKED
@@ -61,5 +60,3 @@ def test_the_indices_of_a_network_are_of_starts_that_ended() -> None:
     found = Sines(tasks=2, seed=1).indices(0.05, starts=20, seed=0)
     assert sum(found["by_index"].values()) == found["ended"] <= 20
     assert all(1 <= found["distinct"][i] <= n for i, n in found["by_index"].items())
-    with pytest.raises(ValueError, match="beta_low"):
-        Sines(tasks=1, seed=1).indices(-1.0, starts=1, seed=0)

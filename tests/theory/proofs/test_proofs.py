@@ -87,7 +87,14 @@ def test_a_multiplier_that_is_off_by_a_millionth_is_refused(proof) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [["-1/1000", "error", 0, 0], ["0", "convex", 0, 1], ["0", "pair", -1, 0], ["0", "pair", 0, 9]]
+    "extra",
+    [
+        ["-1/1000", "error", 0, 0],
+        ["0", "convex", 0, 1],
+        ["0", "error", 1, 1],
+        ["0", "pair", -1, 0],
+        ["0", "pair", 0, 9],
+    ],
 )
 def test_what_is_no_multiplier_of_a_constraint_is_refused(extra) -> None:
     proof = copy.deepcopy(next(one for one in RATES if one["T"] == 2))

@@ -7,8 +7,8 @@ Source: the source text, its Lemma 1; here for networks, which it is about.
 Assumptions: none is stated. Read as worded, it is about every network, every set of tasks and every step size.
 
 Why: it is false. Below beta_low L1 = 1 most tanh networks have as many points as with ERM, one, and a ReLU network with
-one task and the samples (1/2, 1) and (-1, 1/2) has fewer. For a ReLU network MAML's objective jumps at the kinks of
-support samples, and its lowest values may lie at such a jump, where nothing is stationary.
+one task and the samples (1/2, 1) and (-1, 1/2) has one where ERM has two. For a ReLU network MAML's objective jumps at
+the kinks of support samples, and its lowest values may lie at such a jump, where Clarke's definition does not apply.
 
 Setting: the instances of `networks_counts` with beta_low L1 = 1/2 and 2, whose counts are certified; two-parameter ReLU
 networks, f = max(x_1 t + x_2, 0), decay 1/16, one and two tasks of two samples with support = query, whose Clarke
