@@ -237,6 +237,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
             left.scatter(x * 1.06 ** (place - 2), y, [8.0 * n for n in at.values()], color=colour, label=shape)
         left.axhline(0, color="0.4", ls="--", lw=1)
         left.set(xscale="log", xlabel="beta L1", ylabel="points of MAML less those of ERM")
+        left.set_xticks([0.5, 2, 8], ["1/2", "2", "8"], minor=False)
+        left.set_xticks([], minor=True)
         left.legend(frameon=False, fontsize=6)
         for row in record["indices"]:
             share = {int(i): n / row["ended"] for i, n in row["by_index"].items()}
