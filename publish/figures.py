@@ -29,7 +29,7 @@ from theory.check import calibration
 from theory.check.claim import Verdict
 from theory.check.figures import draw
 from theory.check.verdicts import record
-from theory.networks import certificate, regime
+from theory.networks import certificate, counts, regime
 
 KEY = "Records"
 """The entry of a PNG file that holds the digest."""
@@ -62,6 +62,7 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
     for kind, draw_payload in {
         "calibration": calibration.draw,
         "certificate": certificate.draw,
+        "counts": counts.draw,
         "regime": regime.draw,
     }.items():
         result = read_result(records / f"theory/{kind}.json", kind)

@@ -21,6 +21,8 @@ PLACES = {
     "theory/mutants.json": "mutants",
     "theory/certificate.json": "certificate",
     "theory/regime.json": "regime",
+    "theory/counts.json": "counts",
+    "theory/proofs.json": "proofs",
     "reliability.json": "reliability",
     "numbers.json": "numbers",
 }

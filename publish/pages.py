@@ -21,7 +21,7 @@ from theory.check import calibration
 from theory.check.claim import LEVEL, Item, Verdict
 from theory.check.report import report
 from theory.check.verdicts import record
-from theory.networks import certificate, regime
+from theory.networks import certificate, counts, regime
 
 TIER = "demo"
 """The tier whose table the README shows."""
@@ -50,6 +50,7 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
     for kind, page in {
         "calibration": calibration.table,
         "certificate": certificate.table,
+        "counts": counts.table,
         "mutants": mutants.page,
         "regime": regime.table,
     }.items():

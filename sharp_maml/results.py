@@ -43,6 +43,8 @@ KINDS = {
     "mutants": Kind(1, "make mutants"),
     "certificate": Kind(1, "make certificate"),
     "regime": Kind(1, "make regime"),
+    "counts": Kind(1, "make counts"),
+    "proofs": Kind(1, "make proofs"),
     "reliability": Kind(1, "make torture"),
     "numbers": Kind(1, "make torture"),
 }

@@ -153,7 +153,9 @@ THEORY = {
     "runner": set(),
     **{part: {"check", "runner", part} for part in PARTS},
     **{f"{part}.claims": {"check", "runner", part, f"{part}.claims"} for part in PARTS},
-    "networks": {"check", "rate", "generalization", "networks"},
+    "networks": {"check", "rate", "lemma", "generalization", "networks"},
+    "networks.claims": {"check", "networks", "networks.claims"},
+    "proofs": {"check", "rate", "generalization", "proofs"},
 }
 THEORY["generalization.claims"] |= {"rate"}  # the smoothness of F is one formula
 """What each room of `theory` may import: the frame nothing else, a part nothing of another one (but for that formula),

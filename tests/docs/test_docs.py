@@ -80,7 +80,7 @@ def test_the_tutorial_has_some_thirty_lines_of_code():
 
 
 def test_every_claim_stands_in_the_ledger_and_every_name_there_is_a_claim():
-    named = set(re.findall(r"`((?:rate|lemma|generalization)_\w+)`", LEDGER))
+    named = set(re.findall(r"`((?:rate|lemma|generalization|networks)_\w+)`", LEDGER))
     assert named == set(RECORDS)
 
 
@@ -94,7 +94,7 @@ def test_a_claim_that_was_refuted_stands_in_a_row_that_says_so(name):
 
 @pytest.mark.parametrize("row", [line for line in LEDGER.splitlines() if "| **supported** |" in line])
 def test_a_row_that_says_supported_rests_on_supported_claims(row):
-    names = re.findall(r"`((?:rate|lemma|generalization)_\w+)`", row)
+    names = re.findall(r"`((?:rate|lemma|generalization|networks)_\w+)`", row)
     assert names
     assert {RECORDS[name]["units"]["claim"]["outcome"] for name in names} == {"supported"}
     assert all(RECORDS[name]["passed"] for name in names)

@@ -1,0 +1,1 @@
+"""Proofs as data: what makes them may use any solver, and `check.py` verifies them with fractions alone."""
