@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import pytest
 from reproductions.tables import cells
 from reproductions.tables.__main__ import Surroundings, main
 from reproductions.tables.records import tracked_records
-from reproductions.tables.specification import load
-from sharp_maml import open_dataset, write_record
+from reproductions.tables.specification import SPECIFICATION, load
+from sharp_maml import open_dataset, read_records, write_record
 from tests.reproductions.tables.records_for_tests import (
     REAL,
     ROWS,
@@ -111,6 +112,29 @@ def test_missing_cells_are_trained_and_the_second_time_nothing_is_missing(place,
     assert "cells to train" not in capsys.readouterr().out
     assert (place / "results/smoke/table1.md").read_text() == table
     assert "one run: no interval" in table
+
+
+def test_a_row_is_added_by_an_entry_and_its_name(place, capsys):
+    """The entry is the one that the page on extending shows."""
+    page = (SPECIFICATION.parents[2] / "docs/extending.md").read_text(encoding="utf-8")
+    (entry,) = re.findall(r"^```toml\n(.*?)^```", page, re.M | re.S)
+    text = SPECIFICATION.read_text(encoding="utf-8").replace(
+        '"low", "up", "both"]', '"low", "up", "both", "my-row"]', 1
+    )
+    (place / "tables.toml").write_text(f"{text}\n{entry}")
+    tables, tiers = load(place / "tables.toml")
+    tier = replace(TIER, rows=tiers["smoke"].rows)
+    dataset(place / "results/data/synthetic-images-16-24")
+
+    def run(todo, data, results):
+        for each in todo:
+            cells.run(each, open_dataset(data, size=each.config.image_size), results)
+
+    asked = ["--rows", "maml", "my-row", "--seeds", "1", "--allow-dirty"]
+    assert command(place, *asked, run=run, table=tables["table1"], tier=tier) == 0
+    (row,) = read_records(place / "results/smoke/my-row", pattern="**/record.json")
+    assert (row.config["inner_params"], row.config["alpha_low"]) == ("head", tiers["smoke"].rows["both"]["alpha_low"])
+    assert "Sharp-MAML both, head only" in (place / "results/smoke/table1.md").read_text()
 
 
 def test_the_seeds_asked_for_are_the_tables_first_and_those_after_it(place):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,8 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+import theory
 from theory.check.budgets import TEST
 from theory.check.claim import HEADINGS, LEVEL, Claim, Evidence, Item, Rule, Unit, decide, load, paragraphs, registry
+from theory.check.figures import draw
+from theory.generalization import claims
+from theory.generalization.claims import ball
 
 BOUND = Rule("at most", below=math.inf, above=0.0)
 WITHIN = Rule("within 0.1", below=0.1, above=0.1)
@@ -156,16 +162,34 @@ def test_headings_count_at_the_beginning_of_a_line_only() -> None:
 
 
 def test_every_file_of_claims_is_in_the_registry_under_its_folder_and_name() -> None:
-    from pathlib import Path
-
-    import theory
-
     root = Path(theory.__path__[0])
     files = {f"{path.parts[-3]}_{path.stem}" for path in root.glob("*/claims/*.py") if path.stem != "__init__"}
     found = registry()
     assert set(found) == files
     assert all(one.controls and one.axes[0] and one.rule.text for one in found.values())
     assert TEST.log2_horizon <= 12
+
+
+@pytest.fixture
+def one_file_more(tmp_path, monkeypatch):
+    """The registry with a copy of a claim's file, under another name, in a folder of the part's claims."""
+    text = Path(str(ball.__file__)).read_text(encoding="utf-8")
+    (tmp_path / "added.py").write_text(text.replace("RADIUS, NUMBER = 0.5, 500", "RADIUS, NUMBER = 0.4, 500"))
+    monkeypatch.setattr(claims, "__path__", [*claims.__path__, str(tmp_path)])
+    registry.cache_clear()
+    yield registry()
+    registry.cache_clear()
+    sys.modules.pop("theory.generalization.claims.added", None)
+
+
+def test_a_claim_is_added_by_its_file_alone(one_file_more, tmp_path) -> None:
+    added = one_file_more["generalization_added"]
+    measures = {"": added.measure, **added.controls}
+    evidence_of = {Unit(added.id, name): measure(TEST, 0) for name, measure in measures.items()}
+    (verdict,) = decide({added.id: added}, evidence_of, dict.fromkeys(evidence_of, 0.0))
+    assert verdict.passed
+    assert set(verdict.outcomes) == {"", "s = alpha, without the mass outside", "a step, without the mass outside"}
+    assert draw(verdict, tmp_path).name == "generalization_added.png"
 
 
 @given(st.data())
