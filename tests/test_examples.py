@@ -18,6 +18,7 @@ def run(name: str, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> 
     return said, [float(number) for number in re.findall(r"\d\.\d\d\b", said)]
 
 
+@pytest.mark.slow
 def test_sinusoids_are_adapted_to_better_after_training_and_drawn(tmp_path, capsys):
     path = tmp_path / "new" / "figure.png"
     said, errors = run("sinusoid.py", ["--steps", "40", "--output", str(path)], capsys)
@@ -28,6 +29,7 @@ def test_sinusoids_are_adapted_to_better_after_training_and_drawn(tmp_path, caps
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_authors_are_told_better_after_training(capsys):
     _, (before, after) = run("authors.py", ["--steps", "20"], capsys)
     assert after > before + 0.05

@@ -64,6 +64,7 @@ def test_it_does_nothing_where_the_library_is_not_glibc(monkeypatch: pytest.Monk
     assert not keep_freed_memory()
 
 
+@pytest.mark.slow
 @ON_GLIBC
 def test_large_blocks_cost_no_more_page_faults_once_it_is_called() -> None:
     program = """

@@ -111,6 +111,7 @@ def test_the_mean_of_one_rank_keeps_names_shapes_order_and_values(group_of_one):
     law()
 
 
+@pytest.mark.slow
 def test_the_mean_over_two_processes_is_the_mean_and_the_same_in_both():
     """Rank r has r + 1 times a tree of numbers; the mean of two ranks is 1.5 times it."""
     code = """if True:
@@ -131,6 +132,7 @@ def test_the_mean_over_two_processes_is_the_mean_and_the_same_in_both():
         assert out == f"Ranks(rank={rank}, world_size=2) ['a', 'b'] True True\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
 def test_stopping_ends_the_threads_of_the_group_whatever_torch_imports_in_between():
     """A thread of gloo that still runs when Python exits can abort the process."""

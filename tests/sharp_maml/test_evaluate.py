@@ -112,6 +112,7 @@ def test_counts_of_fewer_episodes_are_the_beginning_of_those_of_more(trained):
     assert counts(trained[0], episodes=3).tolist() == counts(trained[0], episodes=6)[:3].tolist()
 
 
+@pytest.mark.slow
 def test_counts_are_the_same_in_another_process(trained):
     dataset, checkpoint, data = trained
     code = (

@@ -351,6 +351,7 @@ def test_a_cache_of_another_user_is_not_trusted(start, caplog, monkeypatch) -> N
 # The cache
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("native")
 def test_a_library_is_compiled_once_and_again_where_it_is_damaged_or_of_another_cpu(
     start, caplog, monkeypatch, tmp_path

@@ -139,6 +139,7 @@ def test_numbers_out_of_range_are_refused(arguments, capsys) -> None:
     assert "must be" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_error_of_a_measurement_comes_through() -> None:
     with pytest.raises(ValueError, match="Overflow"):
         verdicts.judge(["rate_erm_limit"], SMOKE, 2**80, jobs=1)

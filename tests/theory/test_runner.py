@@ -18,7 +18,7 @@ WELLS = Wells(CENTRES, CENTRES.flip(0), zeta=0.3, sA=0.2, xi=0.7)
 REGRESSION = LogCosh.planted(torch.Generator().manual_seed(0), tasks=2, dim=2, samples=6, batch=2, spread=1.0)
 START = torch.tensor([2.0, -1.0], dtype=torch.float64)
 SCHEDULES = variants(Schedule("base"), alpha_up=Power(1.0, 0.5), alpha_low=Power(0.5, 0.0))
-T = (3, 5, 12)
+T = (2, 3, 6)
 
 
 def one_by_one(family, schedule, t, *, seeds, seed, ascent, perturbation="reused", update="mean", start=START):
@@ -57,11 +57,11 @@ def one_by_one(family, schedule, t, *, seeds, seed, ascent, perturbation="reused
     ids=str,
 )
 def test_lanes_are_the_runs_one_by_one(family, options) -> None:
-    found = run(family, SCHEDULES, T=T, start=START, seeds=3, seed=5, **options)
-    assert found.shape == (4, 3, 3)
+    found = run(family, SCHEDULES, T=T, start=START, seeds=2, seed=5, **options)
+    assert found.shape == (4, 3, 2)
     for schedule, of_schedule in zip(SCHEDULES, found, strict=True):
         for t, averages in zip(T, of_schedule, strict=True):
-            expected = one_by_one(family, schedule, t, seeds=3, seed=5, **options)
+            expected = one_by_one(family, schedule, t, seeds=2, seed=5, **options)
             np.testing.assert_allclose(averages, expected, rtol=1e-10)
 
 
