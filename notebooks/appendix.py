@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from IPython.display import Markdown, display
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from reproductions.tables import curves, forms
@@ -159,10 +160,11 @@ class Appendix:
     def figure(self, figure: Figure, caption: str) -> None:
         """A figure that was drawn here."""
         forms = {}
-        for form in ("png", "pdf"):
-            file = io.BytesIO()
-            figure.savefig(file, format=form, dpi=150, metadata={"CreationDate": None} if form == "pdf" else None)
-            forms[form] = file.getvalue()
+        with style.context("sharp_maml.paper"):  # ticks are made when they are drawn
+            for form in ("png", "pdf"):
+                file = io.BytesIO()
+                figure.savefig(file, format=form, metadata={"CreationDate": None} if form == "pdf" else None)
+                forms[form] = file.getvalue()
         self._show(forms["png"], forms["pdf"], caption)
 
     def _show(self, png: bytes, pdf: bytes | None, caption: str) -> None:
