@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sharp_maml import read_result
 from theory.check.calibration import headline
-from theory.check.claim import LEVEL, Item, Verdict
+from theory.check.claim import LEVEL, Item, Rule, Verdict
 from theory.check.figures import plan
 from theory.check.verdicts import TRACKED, commit_of
 
@@ -126,11 +126,7 @@ def _section(verdict: Verdict, records: str) -> list[str]:
     if len(shown) < len(brought.items):
         lines += [f"The {len(shown)} of {len(brought.items)} numbers that are nearest to the edge of their region:", ""]
     lines += ["| number | measured | interval | region | decided by |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {_cell(item.label)} | {_number(replace(item, within=None))} | {_range(*item.interval())} | {_range(*claim.rule.region(item))} | "
-        f"{_decided_by(item)} |"
-        for item in shown
-    ]
+    lines += [f"| {' | '.join(map(_cell, row(claim.rule, item)))} |" for item in shown]
     lines += [
         "",
         "| control | outcome | number furthest outside its region | measured | predicted | "
@@ -170,14 +166,20 @@ def _cell(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-def _range(low: float, high: float) -> str:
+def row(rule: Rule, item: Item) -> tuple[str, str, str, str, str]:
+    """A number: what it is, measured, its interval, the region where the rule wants it, and how it is decided."""
+    measured = _number(replace(item, within=None))
+    return item.label, measured, span(*item.interval()), span(*rule.region(item)), decided_by(item)
+
+
+def span(low: float, high: float) -> str:
     """Two ends, or a number; without a lower end an upper one."""
     if math.isinf(low):
         return f"at most {high:.4g}"
     return f"{low:.4g}" if low == high else f"[{low:.4g}, {high:.4g}]"
 
 
-def _decided_by(item: Item) -> str:
+def decided_by(item: Item) -> str:
     """What kind of interval a number has."""
     if item.within is not None:
         return "proved interval"
