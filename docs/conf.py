@@ -10,8 +10,8 @@ from docutils import nodes
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `synthetic` and `theory` are not installed
 
-from publish import explorer  # noqa: E402
-from theory.check.verdicts import read  # noqa: E402
+from publish import explorer
+from theory.check.verdicts import read
 
 project = "sharp-maml"
 author = "The sharp-maml developers"

@@ -1,4 +1,4 @@
-"""What is drawn of the record: paths, one iteration, the sketch, and the lower level. Nothing is computed here."""
+"""What is drawn of the record: paths, one iteration, and the lower level. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -66,35 +66,6 @@ def drawn_step(record: Mapping[str, Any]) -> Figure:
         axes[1].plot(*step["next"], "*", color=colours[3], markersize=13, zorder=6, label=r"$\theta^{t+1}$")
         for axis in axes:
             axis.legend(loc="lower left")
-    return figure
-
-
-def drawn_sketch(record: Mapping[str, Any]) -> Figure:
-    """Training and test function with the two minima; beside them the maximum over the ball."""
-    found = record["sketch"]
-    with style.context("sharp_maml.paper"):
-        figure = Figure(figsize=(6.8, 2.7), layout="constrained")
-        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        left.plot(found["x"], found["train"], label="training function")
-        left.plot(found["x"], found["test"], "--", label=f"test function: moved by {found['shift']}")
-        for name, at in found["minima"].items():
-            left.annotate(
-                "", (at["x"], at["test"]), (at["x"], at["train"]), arrowprops={"arrowstyle": "->", "color": "C3"}
-            )
-            left.annotate(
-                f"{name}: +{at['test'] - at['train']:.2f}",
-                (at["x"], at["test"]),
-                xytext=(5, 6),
-                textcoords="offset points",
-            )
-        left.set(xlabel="x", ylabel="loss", title="what a shift costs")
-        right.plot(found["x"], found["train"], label="training function")
-        right.plot(found["x"], found["highest"], color="C2", label=f"maximum within {found['radius']}")
-        for key, colour in (("minimiser_of_train", "C0"), ("minimiser_of_highest", "C2")):
-            right.axvline(found[key], color=colour, linestyle=":")
-        right.set(xlabel="x", title="what the upper level minimises; dotted: minimisers")
-        for axis in (left, right):
-            axis.legend(loc="upper center")
     return figure
 
 
