@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import seaborn as sns
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from benchmarks.profile import KINDS, OTHER, OUTSIDE
@@ -250,9 +250,10 @@ def _caveat(result: Result) -> str:
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Ratios, where the time goes, and scaling."""
-    with sns.axes_style("ticks"):
-        figure = Figure(figsize=(12, 4.2), layout="constrained")
-        left, middle, right = figure.subplots(1, 3, width_ratios=(1.1, 1.3, 1))
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 5.4), layout="constrained")
+        panels = figure.subplot_mosaic([["left", "right"], ["below", "below"]], height_ratios=(1, 1.1))
+        left, right, middle = (panels[name] for name in ("left", "right", "below"))
         for offset, (pixels, target) in zip((-0.12, 0.12), TARGETS.items(), strict=True):
             rows = [row for row in record["rows"] if row["work"].endswith(f"@{pixels}")]
             ours = [row["ratio"]["plain"] for row in rows]
@@ -266,37 +267,36 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         left.set_ylim(0)
         left.set_ylabel("times as fast as the plain loop")
         left.set_title("Speed (dotted: target)")
-        left.legend(frameon=False, loc="lower right")
+        left.legend(loc="lower right")
 
         labels = []
         for index, (row, side) in enumerate((row, side) for row in record["profile"] for side in ("ours", "plain")):
             labels.append(f"{row['work']} {side}")
             start = 0.0
-            for kind, colour in zip((*KINDS, OTHER, OUTSIDE), sns.color_palette("muted"), strict=False):
+            for place, kind in enumerate((*KINDS, OTHER, OUTSIDE)):
                 width = row[side]["seconds_by_kind"][kind] / row["plain"]["seconds"]
-                middle.barh(index, width, left=start, color=colour, label=kind if index == 0 else None)
+                middle.barh(index, width, left=start, color=f"C{place}", label=kind if index == 0 else None)
                 start += width
-        middle.set_yticks(range(len(labels)), labels, fontsize=7)
+        middle.set_yticks(range(len(labels)), labels)
         middle.invert_yaxis()
         middle.set_xlabel("time, plain loop = 1 (one thread)")
         middle.set_title("Where the time goes")
-        middle.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=4)
+        figure.legend(*middle.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
-        for over, style in (("inner steps", "o-"), ("episodes", "s--")):
+        for over, look in (("inner steps", "o-"), ("episodes", "s--")):
             rows = [row for row in record["scaling"] if row["over"] == over]
             x = [row["steps" if over == "inner steps" else "episodes"] for row in rows]
             for side, line in (("ours", "C0"), ("plain", "C1")):
                 right.plot(
-                    x, [row["median_seconds"][side] for row in rows], style, color=line, label=f"{side}, over {over}"
+                    x, [row["median_seconds"][side] for row in rows], look, color=line, label=f"{side}, over {over}"
                 )
         right.set_xlabel("inner steps, or episodes")
         right.set_ylabel("seconds a meta-iteration, 42 pixels")
         right.set_ylim(0)
         right.set_title("Scaling, MAML")
-        right.legend(frameon=False, fontsize=7)
-        sns.despine(fig=figure)
+        right.legend()
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        figure.savefig(path, metadata={"Software": None})
 
 
 def of_variant(variant: str) -> str:

@@ -10,6 +10,9 @@ from docutils import nodes
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `synthetic` and `theory` are not installed
 
+from publish import explorer
+from theory.check.verdicts import read
+
 project = "sharp-maml"
 author = "The sharp-maml developers"
 copyright = "the sharp-maml developers, MIT licence"
@@ -68,4 +71,12 @@ def setup(app: Any) -> None:
         return module if name in autodoc_type_aliases else None  # Python says `builtins`, which has no page of source
 
     app.connect("viewcode-follow-imported", place_of_alias)
+
+    def write_explorer(app: Any, error: Exception | None) -> None:
+        if error is None and app.builder.format == "html":
+            records = Path(__file__).parents[1] / "records"
+            page = explorer.page(records, read(records / "theory"))
+            (Path(app.outdir) / "explorer.html").write_text(page, encoding="utf-8")
+
+    app.connect("build-finished", write_explorer)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from IPython.display import Markdown, display
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from reproductions.tables import curves, forms
@@ -118,8 +119,8 @@ class Appendix:
         where = ROOT / "docs/theory/figures" if self.results is None else self.results / "theory/figures"
         self.image(where / f"{name}.png", f"{caption} (`{name}`)")
 
-    def accuracies(self, name: str) -> None:
-        """A table of accuracies, of every tier that has records, and its figure."""
+    def accuracies(self, name: str, *, figures: bool = True) -> None:
+        """A table of accuracies, of every tier that has records, and unless they are left out its figures."""
         tables, tiers = load()
         table, shown = tables[name], 0
         for tier in (each for each in tiers.values() if name in each.tables):
@@ -134,13 +135,16 @@ class Appendix:
             lines, below = build_lines(table, records), notes(table, tier, records)
             title = f"{table.title} ({tier.name} tier)"
             self.text(forms.markdown(title, table.baseline.label, lines, below))
-            with TemporaryDirectory() as directory:
-                path = Path(directory) / "table.png"
-                forms.figure(title, table.baseline.label, lines, below, path)
-                self.image(path, f"{title}: {tier.label}.")
-                if tier.data != "synthetic":
-                    curves.draw(title, table.rows, records, path)
-                    self.image(path, f"{title}: accuracy on the validation classes, mean and 95% interval over seeds.")
+            if figures:
+                with TemporaryDirectory() as directory:
+                    path = Path(directory) / "table.png"
+                    forms.figure(title, table.baseline.label, lines, below, path)
+                    self.image(path, f"{title}: {tier.label}.")
+                    if tier.data != "synthetic":
+                        curves.draw(title, table.rows, records, path)
+                        self.image(
+                            path, f"{title}: accuracy on the validation classes, mean and 95% interval over seeds."
+                        )
             for record in records:
                 self.read[f"{tier.name}: {record.name}, seed {record.seed}"] = record.provenance
             self.commands[
@@ -159,10 +163,11 @@ class Appendix:
     def figure(self, figure: Figure, caption: str) -> None:
         """A figure that was drawn here."""
         forms = {}
-        for form in ("png", "pdf"):
-            file = io.BytesIO()
-            figure.savefig(file, format=form, dpi=150, metadata={"CreationDate": None} if form == "pdf" else None)
-            forms[form] = file.getvalue()
+        with style.context("sharp_maml.paper"):  # ticks are made when they are drawn
+            for form in ("png", "pdf"):
+                file = io.BytesIO()
+                figure.savefig(file, format=form, metadata={"CreationDate": None} if form == "pdf" else None)
+                forms[form] = file.getvalue()
         self._show(forms["png"], forms["pdf"], caption)
 
     def _show(self, png: bytes, pdf: bytes | None, caption: str) -> None:

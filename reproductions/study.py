@@ -24,9 +24,13 @@ def console(*, highlight: bool = True) -> Console:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure, in a folder that is made for it, without the version of what drew it."""
+    """Save a figure as PNG and, beside it, as PDF, in a folder that is made for it, without date and version."""
+    from matplotlib import style
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    with style.context("sharp_maml.paper"):  # ticks are made when they are drawn
+        figure.savefig(path, metadata={"Software": None})
+        figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
 
 
 def rounded(values: Any, digits: int) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import seaborn as sns
+from matplotlib import style
 from matplotlib.figure import Figure, SubFigure
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -26,12 +26,11 @@ def landscapes(record: Mapping[str, Any]) -> Figure:
     rows = list(dict.fromkeys(cell["row"] for cell in record["cells"]))
     columns = min(len(rows), ACROSS)
     high = -(-len(rows) // columns)
-    with sns.axes_style("ticks"):
-        figure = Figure(figsize=(3.1 * columns, 3.2 + 3.4 * high), layout="constrained")
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 2.4 + 1.9 * high), layout="constrained")
         top, bottom = figure.subfigures(2, 1, height_ratios=(1.05 * high, 1))  # type: ignore[misc]
         _planes(top, record, rows, high, columns)
         _measures(bottom, record, rows)
-        sns.despine(fig=bottom)
     return figure
 
 
@@ -51,7 +50,7 @@ def _planes(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str], h
         shown = axis.contourf(at, at, np.transpose(planes[row]["plane"]), levels=levels, cmap="viridis", norm="log")
         axis.contour(at, at, np.transpose(planes[row]["plane"]), levels=levels, colors="white", linewidths=0.4)
         axis.plot(0, 0, "+", color="white", markersize=9)
-        title = "\n".join(textwrap.wrap(record["labels"][row], 26))
+        title = "\n".join(textwrap.wrap(record["labels"][row], 20))
         axis.set(title=title, xlabel="direction 1", aspect="equal")
     for axis in grid[:, 0]:
         axis.set_ylabel("direction 2, in filter norms")
@@ -63,30 +62,30 @@ def _planes(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str], h
 def _measures(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str]) -> None:
     """Each measure by row, a point a seed, with the row's verdict above."""
     cells = sorted(record["cells"], key=lambda cell: cell["seed"])
-    colours = dict(zip(rows, sns.color_palette("colorblind"), strict=False))
+    colours = {row: f"C{place}" for place, row in enumerate(rows)}
     verdicts = {(line["row"], line["measure"]): line["verdict"] for line in record["decisions"]}
     signs = {"smoother": "▼", "less smooth": "▲", "not decided": "?"}
     below = figure.subplots(1, len(MEASURES), squeeze=False)[0]
     for axis, (name, title) in zip(below, MEASURES.items(), strict=True):
         for place, row in enumerate(rows):
             mine = [cell[name] for cell in cells if cell["row"] == row]
-            axis.plot([place] * len(mine), mine, "o", color=colours[row], alpha=0.5, markersize=4)
+            axis.plot([place] * len(mine), mine, "o", color=colours[row], alpha=0.5)
             axis.plot([place - 0.3, place + 0.3], [np.mean(mine)] * 2, color=colours[row], linewidth=2)
             if (row, name) in verdicts:
                 mark = signs[verdicts[row, name]]
-                axis.annotate(mark, (place, 1.0), xycoords=("data", "axes fraction"), ha="center", fontsize=9)
+                axis.annotate(mark, (place, 1.0), xycoords=("data", "axes fraction"), ha="center")
         axis.set_xticks(range(len(rows)), rows, rotation=60)
         axis.set_xlim(-0.6, len(rows) - 0.4)
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
-        axis.set_title(title.replace(", ", "\n", 1), fontsize=9, pad=14)
+        axis.set_title("\n".join(textwrap.wrap(title, 15)), pad=14)
 
 
 def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str]) -> Figure:
     """Accuracy against each measure of sharpness, a point a network, coloured by row, with the rank correlation."""
     rows = list(dict.fromkeys(point.row for point in found))
-    colours = dict(zip(rows, sns.color_palette("colorblind", len(rows)), strict=True))
-    with sns.axes_style("whitegrid"):
-        figure = Figure(figsize=(10.5, 6.4), layout="constrained")
+    colours = {row: f"C{place}" for place, row in enumerate(rows)}
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 4.8), layout="constrained")
         axes = figure.subplots(2, 3, sharey=True)
         for axis, (name, title) in zip(axes.flat, MEASURES.items(), strict=True):
             for row in rows:
@@ -96,11 +95,11 @@ def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str])
                     "o", color=colours[row], label=labels[row], markersize=5, alpha=0.8,
                 )  # fmt: skip
             r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])
-            axis.set_title(f"rank correlation {r:.2f}", fontsize=9)
+            axis.set_title(f"rank correlation {r:.2f}")
             axis.set_xlabel(title)
         for axis in axes[:, 0]:
             axis.set_ylabel("accuracy on test classes, %")
-        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 

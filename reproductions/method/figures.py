@@ -1,4 +1,4 @@
-"""What is drawn of the record: paths, one iteration, the sketch, and the lower level. Nothing is computed here."""
+"""What is drawn of the record: paths, one iteration, and the lower level. Nothing is computed here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import seaborn as sns
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,17 +14,15 @@ from matplotlib.figure import Figure
 def drawn_trajectories(record: Mapping[str, Any]) -> Figure:
     """The paths from one start, and over the radius the share of starts that end in the flat basin."""
     found = record["trajectories"]
-    colours = dict(zip(found["paths"], sns.color_palette("colorblind"), strict=False))
-    with sns.axes_style("ticks"):
-        figure = Figure(figsize=(11, 4.8), layout="constrained")
+    colours = {name: f"C{place}" for place, name in enumerate(found["paths"])}
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         _contours(left, found)
         for name, path in found["paths"].items():
             left.plot(*np.transpose(path), color=colours[name], linewidth=1.6, label=name)
             left.plot(*path[-1], "o", color=colours[name], markeredgecolor="white", zorder=4)
-        left.set_title(
-            f"meta-loss, and {found['steps']} iterations from one start, radius {found['radius']}", fontsize=10
-        )
+        left.set_title(f"meta-loss, and {found['steps']} iterations from one start, radius {found['radius']}")
         left.legend(loc="upper right")
         for name in found["paths"]:
             mine = [end for end in found["ends"] if end["variant"] == name]
@@ -34,19 +32,18 @@ def drawn_trajectories(record: Mapping[str, Any]) -> Figure:
             else:
                 right.plot([end["radius"] for end in mine], shares, "o-", color=colours[name], label=name)
         right.set(xlabel="radius of each ascent", ylim=(0, 105))
-        right.set_title(f"starts of {found['starts']} that end in the flat basin, %", fontsize=10)
+        right.set_title(f"starts of {found['starts']} that end in the flat basin, %")
         right.legend()
-        sns.despine(ax=right)
     return figure
 
 
 def drawn_step(record: Mapping[str, Any]) -> Figure:
     """One iteration of Sharp-MAML both, arrow by arrow."""
     found, step = record["trajectories"], record["trajectories"]["one_step"]
-    colours = sns.color_palette("colorblind")
+    colours = [f"C{place}" for place in range(4)]
     theta, eps = np.array(step["theta"]), np.array(step["eps"])
-    with sns.axes_style("ticks"):
-        figure = Figure(figsize=(10.5, 5), layout="constrained")
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 3.5), layout="constrained")
         axes = figure.subplots(1, 2, sharex=True, sharey=True)
         for axis, title, at in (
             (axes[0], "first pass: lower ascent and inner step", theta),
@@ -68,37 +65,7 @@ def drawn_step(record: Mapping[str, Any]) -> Figure:
         axes[1].plot(*theta, "o", color="0.4", zorder=5)
         axes[1].plot(*step["next"], "*", color=colours[3], markersize=13, zorder=6, label=r"$\theta^{t+1}$")
         for axis in axes:
-            axis.legend(loc="lower left", fontsize=8)
-    return figure
-
-
-def drawn_sketch(record: Mapping[str, Any]) -> Figure:
-    """Training and test function with the two minima; beside them the maximum over the ball."""
-    found = record["sketch"]
-    with sns.axes_style("ticks"):
-        figure = Figure(figsize=(10.5, 3.8), layout="constrained")
-        left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-        left.plot(found["x"], found["train"], label="training function")
-        left.plot(found["x"], found["test"], "--", label=f"test function: moved by {found['shift']}")
-        for name, at in found["minima"].items():
-            left.annotate(
-                "", (at["x"], at["test"]), (at["x"], at["train"]), arrowprops={"arrowstyle": "->", "color": "tab:red"}
-            )
-            left.annotate(
-                f"{name}: +{at['test'] - at['train']:.2f}",
-                (at["x"], at["test"]),
-                xytext=(5, 6),
-                textcoords="offset points",
-            )
-        left.set(xlabel="x", ylabel="loss", title="what a shift costs")
-        right.plot(found["x"], found["train"], label="training function")
-        right.plot(found["x"], found["highest"], color="tab:green", label=f"maximum within {found['radius']}")
-        for key, colour in (("minimiser_of_train", "tab:blue"), ("minimiser_of_highest", "tab:green")):
-            right.axvline(found[key], color=colour, linestyle=":")
-        right.set(xlabel="x", title="what the upper level minimises; dotted: minimisers")
-        for axis in (left, right):
-            axis.legend(fontsize=8, loc="upper center")
-        sns.despine(fig=figure)
+            axis.legend(loc="lower left")
     return figure
 
 
@@ -106,21 +73,20 @@ def drawn_lower_level(record: Mapping[str, Any]) -> Figure:
     """Distances to the exact lower level over the inner step."""
     rows = record["lower_level"]["rows"]
     alphas, places = (list(dict.fromkeys(row[key] for row in rows)) for key in ("alpha", "place"))
-    with sns.axes_style("ticks"):
-        figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 2.7), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for axis, place in zip(axes, places, strict=True):
-            for colour, alpha in zip(sns.color_palette("colorblind"), alphas, strict=False):
+            for order, alpha in enumerate(alphas):
                 mine = [row for row in rows if (row["alpha"], row["place"]) == (alpha, place)]
-                for key, style, label in (("plain", "o--", None), ("sharp", "o-", f"alpha_low = {alpha}")):
+                for key, look, label in (("plain", "o--", None), ("sharp", "o-", f"alpha_low = {alpha}")):
                     axis.loglog(
-                        [row["beta"] for row in mine], [row[key] for row in mine], style,
-                        color=colour, markersize=3.5, label=label,
+                        [row["beta"] for row in mine], [row[key] for row in mine], look,
+                        color=f"C{order}", label=label,
                     )  # fmt: skip
             axis.set(xlabel="beta_low", title=f"theta {place}")
         axes[0].set_ylabel("median distance to the exact arg min max")
-        axes[0].legend(fontsize=8, title="solid: Sharp-MAML's step\ndashed: plain gradient step", title_fontsize=8)
-        sns.despine(fig=figure)
+        axes[0].legend(title="solid: Sharp-MAML's step\ndashed: plain gradient step")
     return figure
 
 

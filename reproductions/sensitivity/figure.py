@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import seaborn as sns
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from reproductions.sensitivity.measure import REFERENCE, shifts
@@ -15,13 +15,13 @@ from reproductions.sensitivity.measure import REFERENCE, shifts
 def drawn(record: Mapping[str, Any]) -> Figure:
     """The shifts with their intervals over seeds, a point a seed, and the gains that the source prints."""
     moved = shifts(record["accuracies"])
-    with sns.axes_style("whitegrid"):
-        figure = Figure(figsize=(8, 1.4 + 0.42 * len(moved)), layout="constrained")
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 1.4 + 0.42 * len(moved)), layout="constrained")
         axes = figure.subplots()
-        colour, orange = sns.color_palette("colorblind")[:2]
+        colour, orange = "C0", "C1"
         for y, (name, estimate) in enumerate(moved.items()):
             own = [of_seed[name] - of_seed[REFERENCE] for of_seed in record["accuracies"].values()]
-            axes.plot(own, [y] * len(own), "o", color=colour, alpha=0.35, markersize=4)
+            axes.plot(own, [y] * len(own), "o", color=colour, alpha=0.35)
             if np.isfinite(estimate.low):
                 axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=2)
             axes.plot(estimate.mean, y, "D", color=colour, markersize=5)

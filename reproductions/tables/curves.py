@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import wrap
 
-import matplotlib.pyplot as plt
-import seaborn as sns
+from matplotlib import style
+from matplotlib.figure import Figure
 
 from reproductions.study import save_figure
 from reproductions.tables.specification import Row
@@ -35,22 +36,24 @@ def draw(title: str, rows: Sequence[Row], records: Sequence[Record], path: Path)
         records: Any number of seeds a row.
         path: A PNG file.
     """
-    sns.set_theme(style="whitegrid", context="paper")
-    figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-    shown = [row for row in rows if any(record.name == row.name for record in records)]
-    for row, colour in zip(shown, sns.color_palette("colorblind", len(shown)), strict=True):
-        curve = validation_curve([record for record in records if record.name == row.name])
-        steps, estimates = list(curve), list(curve.values())
-        seeds = estimates[0].n if estimates else 0
-        label = f"{row.label} ({seeds} seed{'s' if seeds > 1 else ''})"
-        axes.plot(steps, [each.mean for each in estimates], "o-", markersize=3, color=colour, label=label)
-        if seeds > 2:  # two seeds give bands wider than the figure
-            axes.fill_between(
-                steps, [each.low for each in estimates], [each.high for each in estimates],
-                color=colour, alpha=0.12, linewidth=0,
-            )  # fmt: skip
-    axes.set(xlabel="meta-iteration", ylabel="accuracy on the validation classes, %", title=title)
-    if shown:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 3.4), layout="constrained")
+        axes = figure.subplots()
+        shown = [row for row in rows if any(record.name == row.name for record in records)]
+        for place, row in enumerate(shown):
+            colour = f"C{place}"
+            curve = validation_curve([record for record in records if record.name == row.name])
+            steps, estimates = list(curve), list(curve.values())
+            seeds = estimates[0].n if estimates else 0
+            label = f"{row.label} ({seeds} seed{'s' if seeds > 1 else ''})"
+            axes.plot(steps, [each.mean for each in estimates], "o-", color=colour, label=label)
+            if seeds > 2:  # two seeds give bands wider than the figure
+                axes.fill_between(
+                    steps, [each.low for each in estimates], [each.high for each in estimates],
+                    color=colour, alpha=0.12, linewidth=0,
+                )  # fmt: skip
+        axes.set(xlabel="meta-iteration", ylabel="accuracy on the validation classes, %")
+        figure.suptitle("\n".join(wrap(title, 95)))
+        if shown:
+            figure.legend(loc="outside lower center", ncols=2)
     save_figure(figure, path)
-    plt.close(figure)

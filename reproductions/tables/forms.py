@@ -11,9 +11,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import seaborn as sns
+from matplotlib import style
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.box import HORIZONTALS
 from rich.markup import escape
 from rich.table import Table as TerminalTable
@@ -128,35 +128,33 @@ def _escape(text: str) -> str:
 
 def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str], path: Path) -> None:
     """Dots with intervals: accuracy (left) with the source's value marked, and paired difference (right)."""
-    sns.set_theme(style="whitegrid", context="paper")
     drawn = [line for line in lines if line.accuracy is not None]
-    plot, (left, right) = plt.subplots(
-        1, 2, figsize=(9, 1.6 + 0.42 * len(drawn)), sharey=True, layout="constrained", width_ratios=(1.1, 1)
-    )
-    _dots(left, right, drawn)
-    right.axvline(0, color="0.3", linewidth=0.8)
-    bounds = [bound for line in drawn if line.difference for bound in (line.difference.low, line.difference.high)]
-    widest = max((abs(bound) for bound in bounds if math.isfinite(bound)), default=0.0)
-    if widest > MOST_POINTS:
-        right.set_xlim(-MOST_POINTS, MOST_POINTS)
-    left.set_yticks(range(len(drawn), 0, -1), [line.label for line in drawn])
-    left.set_ylim(0.4, len(drawn) + 0.6)
-    left.set_xlabel("accuracy, %")
-    right.set_xlabel(f"paired difference to {baseline},\npercentage points (95% over seeds)")
-    plot.suptitle(title, fontweight="bold")
-    plot.draw_without_rendering()  # the layout is settled; what follows is put below it
-    plot.set_layout_engine("none")
-    inch = 1 / plot.get_figheight()
-    plot.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, frameon=False)
-    wrapped = [line for note in notes for line in textwrap.wrap(note, 150, subsequent_indent="   ")]
-    plot.text(0.01, -0.35 * inch, "\n".join(wrapped), fontsize=7, va="top")
-    plot.savefig(path, dpi=160, bbox_inches="tight")
-    plt.close(plot)
+    with style.context("sharp_maml.paper"):
+        plot = Figure(figsize=(6.8, 1.2 + 0.34 * len(drawn)), layout="constrained")
+        left, right = plot.subplots(1, 2, sharey=True, width_ratios=(1.1, 1))
+        _dots(left, right, drawn)
+        right.axvline(0, color="0.3", linewidth=0.8)
+        bounds = [bound for line in drawn if line.difference for bound in (line.difference.low, line.difference.high)]
+        widest = max((abs(bound) for bound in bounds if math.isfinite(bound)), default=0.0)
+        if widest > MOST_POINTS:
+            right.set_xlim(-MOST_POINTS, MOST_POINTS)
+        left.set_yticks(range(len(drawn), 0, -1), [line.label for line in drawn])
+        left.set_ylim(0.4, len(drawn) + 0.6)
+        left.set_xlabel("accuracy, %")
+        right.set_xlabel(f"paired difference to {baseline},\npercentage points (95% over seeds)")
+        plot.suptitle(title)
+        plot.draw_without_rendering()  # the layout is settled; what follows is put below it
+        plot.set_layout_engine("none")
+        inch = 1 / plot.get_figheight()
+        plot.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+        wrapped = [line for note in notes for line in textwrap.wrap(note, 115, subsequent_indent="   ")]
+        plot.text(0.01, -0.35 * inch, "\n".join(wrapped), fontsize=7, va="top")
+        plot.savefig(path, bbox_inches="tight")
 
 
 def _dots(left: Axes, right: Axes, drawn: Sequence[Line]) -> None:
     """The estimates of each line from top to bottom, and what the source prints, with entries for the legend."""
-    (blue, orange), grey = sns.color_palette("colorblind")[:2], "0.45"
+    blue, orange, grey = "C0", "C1", "C7"
     for y, line in zip(range(len(drawn), 0, -1), drawn, strict=True):
         for axes, estimate, marker, offset, colour in (
             (left, line.accuracy, "o", 0.0, blue),
@@ -167,14 +165,14 @@ def _dots(left: Axes, right: Axes, drawn: Sequence[Line]) -> None:
                 continue
             if math.isfinite(estimate.low):
                 axes.plot([estimate.low, estimate.high], [y + offset] * 2, color=colour, linewidth=1.6)
-            axes.plot(estimate.mean, y + offset, marker, color=colour, markersize=5)
+            axes.plot(estimate.mean, y + offset, marker, color=colour)
         for axes, value in ((left, line.source), (right, line.source_difference)):
             if value is not None:
-                axes.plot(value, y + 0.22, "D", color=orange, markersize=5)
+                axes.plot(value, y + 0.22, "D", color=orange)
     for marker, colour, label in (
         ("o", blue, "re-run, 95% over test episodes"),
         ("s", grey, "same checkpoints, support-set batch norm"),
         ("D", orange, "printed by the source (miniImageNet)"),
     ):
         if colour != orange or any(line.source is not None for line in drawn):
-            left.plot([], [], marker, color=colour, label=label, markersize=5)
+            left.plot([], [], marker, color=colour, label=label)

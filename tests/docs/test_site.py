@@ -138,8 +138,35 @@ async function look(page) {
   }
   return found;
 }
+function choose(seen, name, value) {
+  seen.getElementById(name).value = value;
+  seen.getElementById(name).dispatchEvent(new Event("input"));
+}
+async function play(page) {
+  await new Promise(loaded => { frame.onload = loaded; frame.src = page; });
+  const seen = frame.contentDocument, text = name => seen.getElementById(name).textContent, claims = {}, steps = [];
+  for (const {value} of seen.querySelectorAll("#claim option")) {
+    choose(seen, "claim", value);
+    const rows = [...seen.querySelectorAll("#claim-numbers tbody tr")];
+    const controls = [...seen.querySelectorAll("#claim-controls tbody tr")].map(row => row.cells[0].textContent);
+    claims[value] = {
+      outcome: text("outcome"), controls, numbers: rows.map(row => [...row.cells].map(cell => cell.textContent)),
+      drawn: seen.querySelectorAll("#claim-figure circle, #claim-figure path").length,
+      said: seen.getElementById("claim-figure").getAttribute("aria-label"),
+    };
+  }
+  const tasks = [...seen.querySelectorAll("#tasks option")].map(each => each.value);
+  for (let step = 0; step <= +seen.getElementById("step").max; step++) {
+    choose(seen, "tasks", tasks[1]); choose(seen, "step", step);
+    steps.push(text("phase-says"));
+  }
+  choose(seen, "variant", "up");
+  const plane = seen.getElementById("plane"), before = text("plane-says");
+  plane.dispatchEvent(new frame.contentWindow.KeyboardEvent("keydown", {key: "ArrowRight", cancelable: true}));
+  return {claims, steps, before, after: text("plane-says")};
+}
 (async () => {
-  const found = [];
+  const found = [await play("/explorer.html").catch(error => ({error: String(error)}))];
   for (const page of PAGES) found.push(await look(page).catch(error => ({page, error: String(error)})));
   await fetch("/found", {method: "POST", body: JSON.stringify(found)});
 })();
@@ -148,6 +175,32 @@ async function look(page) {
 
 BROKEN = """<!DOCTYPE html><img src="broken.png"><p style="width: 500px">Too wide at 400.
 <math style="display: none"><mi>x</mi></math><script>console.error("broken")</script>"""
+
+
+def check_explorer(claims: dict, steps: list, before: str, after: str) -> None:
+    """What the page showed after each choice is what the records say."""
+    records = {path.stem: json.loads(path.read_text()) for path in (ROOT / "records/theory/claims").glob("*.json")}
+    assert set(claims) == set(records)
+    for name, shown in claims.items():
+        units = records[name]["payload"]["units"]
+        items = units["claim"]["items"]
+        assert shown["outcome"].startswith(units["claim"]["outcome"])
+        assert shown["controls"] == [control for control in units if control != "claim"]
+        assert [row[0] for row in shown["numbers"]] == [item["label"] for item in items]
+        measured = [float(row[1].split(" ")[0]) for row in shown["numbers"]]
+        assert measured == pytest.approx([item["measured"] for item in items], rel=1e-3)
+        assert shown["drawn"] > 2
+        assert len(shown["said"]) > 80, "the figure's text alternative"
+    more, fewer = records["lemma_phase"]["payload"]["units"]["claim"]["curves"][2:4]
+    for said, x, *shares in zip(steps, more["x"], more["y"], fewer["y"], strict=True):
+        assert f"beta_low L1 = {x:g}, 2 tasks: " in said
+        assert f"more in {100 * shares[0]:.1f} %, fewer in {100 * shares[1]:.1f} %" in said
+    cells = json.loads((ROOT / "records/landscape/demo.json").read_text())["payload"]["cells"]
+    cell = next(cell for cell in cells if cell["row"] == "up")
+    middle = len(cell["coordinates"]) // 2
+    assert before.startswith(f"Meta-loss {cell['plane'][middle][middle]:.3f} at (0.0, 0.0)")
+    right = cell["coordinates"][middle + 1]
+    assert after.startswith(f"Meta-loss {cell['plane'][middle + 1][middle]:.3f} at ({right:.1f}, 0.0)")
 
 
 class Server(SimpleHTTPRequestHandler):
@@ -178,6 +231,29 @@ class Server(SimpleHTTPRequestHandler):
         pass
 
 
+def test_the_explorer_works_from_a_disk(tmp_path):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ]
+    command = [
+        browser,
+        *options,
+        f"--user-data-dir={tmp_path}",
+        "--dump-dom",
+        (SITE.resolve() / "explorer.html").as_uri(),
+    ]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True).stdout
+    assert '<p id="outcome">' in page
+    assert 'id="plane-says">Meta-loss' in page
+
+
 def test_pages_are_whole_in_a_browser(tmp_path):
     """One browser loads all pages one after the other, and reaches no other host."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -200,6 +276,7 @@ def test_pages_are_whole_in_a_browser(tmp_path):
         server.shutdown()
     said = log.read_text(errors="replace")
     assert in_time, said[-3000:]
+    played = found.pop(0)
     assert [entry.pop("page") for entry in found] == names
     assert [entry.pop("formulas") for entry in found] == [*(page.formulas for page in pages().values()), 1]
     faults = {name: {what: n for what, n in entry.items() if n} for name, entry in zip(names, found, strict=True)}
@@ -208,3 +285,5 @@ def test_pages_are_whole_in_a_browser(tmp_path):
     messages = [line for line in said.splitlines() if "CONSOLE" in line]
     assert [line for line in messages if "broken" in line]
     assert not [line for line in messages if "broken" not in line]
+    assert "error" not in played, played
+    check_explorer(**played)

@@ -76,6 +76,16 @@ def test_a_chapter_has_its_number_ends_with_its_sources_and_trains_nothing(path)
     assert not called & TRAINING
 
 
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_chapter_says_first_what_was_found_and_has_at_most_three_figures(path):
+    """A table of accuracies draws what its tiers have: one table of a chapter has figures, the others none."""
+    cells = nbformat.read(path, as_version=4).cells
+    assert "## What was found" in "".join(cell.source for cell in cells[:3])
+    figures = len(re.findall(r"chapter\.(?:claim_figure|figure|image)\(", code(path)))
+    tables = len(re.findall(r"chapter\.accuracies\((?![^)]*figures=False)", code(path)))
+    assert figures + 3 * tables <= 3
+
+
 def test_every_claim_is_shown_in_a_chapter():
     text = "".join(map(code, PATHS))
     claims = {path.stem for path in (ROOT / "records/theory/claims").glob("*.json")}

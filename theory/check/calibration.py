@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seaborn as sns
+from matplotlib import style
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import binom
@@ -395,16 +395,16 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     """The operating curves, a panel a claim."""
     claims = record["claims"]
     rows = math.ceil(len(claims) / 3)
-    colours = dict(zip(("supported", "refuted", "inconclusive"), ("#0173b2", "#c44e52", "0.45"), strict=True))
-    with sns.axes_style("ticks"), sns.plotting_context("paper", font_scale=0.8):
-        figure = Figure(figsize=(7.5, 1.9 * rows + 0.5), layout="constrained")
+    colours = dict(zip(("supported", "refuted", "inconclusive"), ("C0", "C1", "C7"), strict=True))
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 1.7 * rows + 0.5), layout="constrained")
         panels = figure.subplots(rows, 3, squeeze=False, sharey=True).flat
         for axes, (name, found) in zip(panels, claims.items(), strict=False):
             low, high = found["region"]
             unit = 1.0 if low is not None else found["half_width"]
             truths = [point["truth"] / unit for point in found["curve"]]
             axes.axvspan(truths[0] if low is None else low, high / unit, color="0.9", lw=0)
-            for level, style in (("alone", "-"), ("strictest", "--")):
+            for level, look in (("alone", "-"), ("strictest", "--")):
                 supported, refuted = (
                     np.array([point[outcome][level] for point in found["curve"]])
                     for outcome in ("supported", "refuted")
@@ -412,16 +412,15 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
                 shares = dict(zip(colours, (supported, refuted, 1 - supported - refuted), strict=True))
                 for outcome, share in shares.items():
                     label = f"{outcome}, {level}" if axes is figure.axes[0] else None
-                    axes.plot(truths, share, style, color=colours[outcome], lw=1.1, label=label)
-            axes.set_title(name, fontsize=8)
+                    axes.plot(truths, share, look, color=colours[outcome], label=label)
+            axes.set_title(name)
             axes.set_xlabel("truth / bound" if low is None else "truth")
-            sns.despine(ax=axes)
         for axes in list(figure.axes)[len(claims) :]:
             axes.set_axis_off()
         for row in range(rows):
             figure.axes[3 * row].set_ylabel("probability")
-        figure.legend(loc="outside lower center", ncols=3, frameon=False)
-        figure.savefig(path, dpi=200, metadata={"Software": None})
+        figure.legend(loc="outside lower center", ncols=3)
+        figure.savefig(path, metadata={"Software": None})
 
 
 def main(arguments: list[str] | None = None) -> int:

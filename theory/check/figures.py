@@ -1,29 +1,148 @@
-"""One shape of figure for every claim: what was measured on the left, what the rule looked at on the right.
+"""How a claim is drawn: its plan says one sentence and names what draws it, `lines` or a function of the part.
 
-Left: measured curves, the predicted ones dashed, controls in red. Right: each number of the rule in units of its
-region, so that the claim's region is grey and every control must leave it. Read next: `report.py`.
+The plans of a part are in `theory/<part>/figures.py`, outside the files of the claims: a record does not become stale
+because its figure has changed. Controls have one colour and dotted lines everywhere, what was predicted is dashed, what
+the rule allows is grey. Each number with its interval is in the report's tables. Read next: `report.py`.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
-from itertools import cycle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
-import seaborn as sns
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from theory.check.claim import Curve, Item, Rule, Verdict
+from theory.check.claim import Curve, Verdict
 
-WIDEST = 4.0
-"""Half-widths of the region that the right panel shows; what lies beyond is drawn as an arrow at the edge."""
-CONTROL = "#c44e52"
-MANY = 12
+COLUMN, PAGE = 3.3, 6.8
+"""Inches: a column of a paper, for one panel, and both columns, for several."""
+CONTROL: dict[str, Any] = {"color": "#D55E00", "linestyle": ":", "marker": "x", "markersize": 3.5}
+ALLOWED = "0.91"
+MARKERS = "osD^vP*X"
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+DENSE = 30
+"""A curve of more points is drawn without markers."""
+
+Draw = Callable[[Verdict, Axes], None]
+"""Draws a verdict, or a part of it, into a panel."""
+
+
+def lines(
+    verdict: Verdict, axes: Axes, *, labels: Sequence[str] = (), controls: Sequence[str] = (), paired: str = ""
+) -> None:
+    """The curves of a record: measured ones in colours, predicted ones dashed, those of controls dotted.
+
+    Args:
+        verdict: The decided claim.
+        axes: Where to draw.
+        labels: Those to draw; all if empty.
+        controls: Measured curves of the claim that are to look like a control's.
+        paired: What the predicted curves are, if each measured one has its own, in the same order and then colour.
+    """
+    curves = [curve for curve in verdict.evidence[""].curves if not labels or curve.label in labels]
+    measured = [curve for curve in curves if curve.role != "predicted" and curve.label not in controls]
+    predicted = [curve for curve in curves if curve.role == "predicted"]
+    wrong = [replace(curve, role="control") for curve in curves if curve.label in controls]
+    for place, curve in enumerate(measured):
+        line(axes, curve, color=f"C{place}", marker=MARKERS[place])
+    for place, curve in enumerate(predicted):
+        if paired:
+            line(axes, replace(curve, label="" if place else paired), color=f"C{place}", linestyle="--")
+        else:
+            grey = str(0.15 + 0.4 * place / len(predicted))
+            line(axes, curve, color=grey, linestyle="-." if place else "--")
+    for place, curve in enumerate([*wrong, *of_controls(verdict)]):
+        line(axes, curve, **CONTROL | {"marker": "x+1234|_"[place]})
+    scales(verdict, axes, [*measured, *predicted])
+
+
+def line(axes: Axes, curve: Curve, **look: Any) -> None:
+    """A curve and its band."""
+    if curve.role == "points":
+        look["linestyle"] = "none"
+    if len(curve.x) > DENSE and curve.role != "points":
+        look["marker"] = ""
+    axes.plot(curve.x, curve.y, label=curve.label or None, **look)
+    if curve.low:
+        axes.fill_between(curve.x, curve.low, curve.high, color=look["color"], alpha=0.18, lw=0)
+
+
+def scales(verdict: Verdict, axes: Axes, curves: Iterable[Curve]) -> None:
+    """Labels of the axes and their scale; horizons as powers of two."""
+    claim = verdict.claim
+    axes.set(xscale=claim.scale, yscale=claim.scale, xlabel=claim.axes[0], ylabel=wrapped(claim.axes[1], 28))
+    shown = sorted({x for curve in curves for x in curve.x})
+    # Ratios span a few per cent: a logarithmic axis without a power of ten in it has no readable ticks.
+    low, high = axes.get_ylim()
+    if claim.scale == "log" and high < 10 * low:
+        axes.set_yscale("linear")
+    plain_ticks(axes)
+    if claim.scale == "log" and all(np.log2(x) % 1 == 0 for x in shown):
+        axes.set_xticks(shown, ["2" + f"{np.log2(x):.0f}".translate(SUPERSCRIPT) for x in shown])
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+def plain_ticks(axes: Axes) -> None:
+    """Numbers as plain text on logarithmic axes: mathematical text takes longer to draw than all the rest."""
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            low, high = axis.get_view_interval()
+            if high < 100 * low:
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(FuncFormatter(_number))
+            axis.set_minor_formatter(NullFormatter())
+
+
+def _number(x: float, _: int) -> str:
+    return f"{x:g}" if 1e-3 <= x < 1e4 else "10" + f"{np.log10(x):.0f}".translate(SUPERSCRIPT)
+
+
+def of_controls(verdict: Verdict) -> list[Curve]:
+    """The curves of a claim's controls."""
+    return [c for name in verdict.claim.controls for c in verdict.evidence[name].curves if c.role == "control"]
+
+
+def wrapped(text: str, width: int) -> str:
+    """A text in as few lines of so many characters as it needs, about equally long; a formula stays whole."""
+    if "$" in text:
+        return text
+    count = len(textwrap.wrap(text, width))
+    return "\n".join(next(rows for n in range(1, width + 1) if len(rows := textwrap.wrap(text, n)) <= count))
+
+
+class Plan(NamedTuple):
+    """What a figure says, and what draws it.
+
+    Attributes:
+        says: One sentence in plain words, its title.
+        panels: What draws each panel; several stand side by side, on both columns.
+    """
+
+    says: str
+    panels: tuple[Draw, ...] = (lines,)
+
+
+def plan(claim: str) -> Plan:
+    """The plan of a claim.
+
+    Args:
+        claim: Its id.
+
+    Raises:
+        KeyError: It has none.
+    """
+    part, name = claim.split("_", 1)
+    found: Mapping[str, Plan] = import_module(f"theory.{part}.figures").FIGURES
+    return found[name]
 
 
 def draw(verdict: Verdict, directory: Path) -> Path:
@@ -37,103 +156,29 @@ def draw(verdict: Verdict, directory: Path) -> Path:
         The path of the PNG file.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    rows, layout = list(_rows(verdict)), ConstrainedLayoutEngine()
-    with sns.axes_style("ticks"), matplotlib.rc_context({"font.size": 9, "legend.fontsize": 7.5}):
-        figure = Figure(figsize=(11, max(3.6, 1.2 + (0.26 if len(rows) < 25 else 0.19) * len(rows))), layout=layout)
-        left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-        _curves(left, verdict)
-        handles, labels = left.get_legend_handles_labels()
-        columns = max(1, min(4, 150 // (12 + max(map(len, labels), default=0))))
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-        _decisions(right, verdict.claim.rule, rows)
-        figure.suptitle(f"{verdict.claim.id}: {verdict.outcome} ({verdict.claim.evidence})", fontsize=10)
+    says, panels = plan(verdict.claim.id)
+    width = COLUMN if len(panels) == 1 else PAGE
+    with style.context("sharp_maml.paper"):
+        figure, layout = Figure(figsize=(width, 2.6)), ConstrainedLayoutEngine()
+        figure.set_layout_engine(layout)
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for draw_panel, axes in zip(panels, grid, strict=True):
+            draw_panel(verdict, axes)
+        title = wrapped(says if verdict.passed else f"Not as expected, {verdict.outcome}: {says}", int(14 * width))
+        figure.suptitle(title)
+        legend: dict[str, Any] = {}
+        for axes in grid:
+            legend |= {wrapped(label, 36): of for of, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        columns = max(1, min(len(legend), int(17 * width) // (6 + max(map(_width, legend), default=0))))
+        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=columns)
+        figure.set_figheight(2.3 + 0.14 * (title.count("\n") - (-len(legend) // columns)))
         layout.execute(figure)  # once, for both files
         figure.set_layout_engine(None)
         path = directory / f"{verdict.claim.id}.png"
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        figure.savefig(path, metadata={"Software": None})
         figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
     return path
 
 
-def _curves(axes: Axes, verdict: Verdict) -> None:
-    claim = verdict.claim
-    curves = list(verdict.evidence[""].curves)
-    controls = [curve for name, brought in verdict.evidence.items() if name for curve in brought.curves]
-    measured = sum(curve.role != "predicted" for curve in curves)
-    colours = iter(sns.color_palette("colorblind", max(measured, 1)))
-    predicted = iter(sns.color_palette("gray", 1 + sum(curve.role == "predicted" for curve in curves)))
-    styles = cycle(["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))])
-    markers = iter("osD^vP*X<>" * (1 + measured // 10))
-    for curve in curves:
-        if curve.role == "predicted":
-            axes.plot(curve.x, curve.y, "--", color=next(predicted), lw=1, label=curve.label or None)
-        else:
-            style = "none" if curve.role == "points" else "-"
-            _band(axes, curve, colour=next(colours), marker=next(markers), style=style)
-    for curve in controls:
-        if curve.role == "control":
-            _band(axes, curve, colour=CONTROL, marker=".", style=next(styles), alpha=0.75)
-    axes.set_xscale(claim.scale)
-    axes.set_yscale(claim.scale)
-    shown = sorted({x for curve in curves for x in curve.x})
-    if claim.scale == "log" and all(np.log2(x) % 1 == 0 for x in shown):
-        axes.set_xticks(shown, [f"$2^{{{np.log2(x):.0f}}}$" for x in shown], minor=False)
-        axes.set_xticks([], minor=True)
-    axes.set_xlabel(claim.axes[0])
-    axes.set_ylabel(claim.axes[1])
-    # Ratios span a few per cent: a logarithmic axis without a power of ten in it has no readable ticks.
-    low, high = axes.get_ylim()
-    if claim.scale == "log" and high < 10 * low:
-        axes.set_yscale("linear")
-    sns.despine(ax=axes)
-
-
-def _band(axes: Axes, curve: Curve, *, colour: object, marker: str, style: object, alpha: float = 1.0) -> None:
-    axes.plot(
-        curve.x, curve.y, linestyle=style, marker=marker, ms=3.5, lw=1.2, color=colour, alpha=alpha, label=curve.label
-    )
-    if curve.low:
-        axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.18 * alpha, lw=0)
-
-
-def _rows(verdict: Verdict) -> Iterable[tuple[str, bool, list[Item]]]:
-    """Label, whether it is a control, and items: one a row, or those that differ in their last part only."""
-    items = verdict.evidence[""].items
-    grouped: dict[str, list[Item]] = {}
-    for item in items:
-        label = item.label.rsplit(", ", 1)[0] if len(items) > MANY else item.label
-        grouped.setdefault(label, []).append(item)
-    for label, of_row in grouped.items():
-        yield label, False, of_row
-    for name, brought in verdict.evidence.items():
-        if name:
-            yield name, True, list(brought.items)
-
-
-def _decisions(axes: Axes, rule: Rule, rows: list[tuple[str, bool, list[Item]]]) -> None:
-    one_sided = np.isinf(rule.below)
-    region = (0.0, 1.0) if one_sided else (-1.0, 1.0)
-    axes.axvspan(*region, color="0.9", lw=0)
-    axes.axvline(0.0 if not one_sided else 1.0, color="0.5", lw=0.8, ls="--")
-    edges = (-0.15, 2.5) if one_sided else (-WIDEST, WIDEST)
-    for y, (_, is_control, items) in enumerate(rows):
-        colour = CONTROL if is_control else "black"
-        places = [[rule.position(item, value) for value in (*item.interval(), item.measured)] for item in items]
-        low, high, middle = np.reshape(places, (-1, 3)).T
-        inside = (edges[0] <= middle) & (middle <= edges[1])
-        axes.hlines(
-            [y] * int(inside.sum()), np.maximum(low[inside], edges[0]), np.minimum(high[inside], edges[1]),
-            color=colour, lw=1.1, alpha=0.8,
-        )  # fmt: skip
-        axes.plot(middle[inside], [y] * int(inside.sum()), "o", ms=3, color=colour, alpha=0.8)
-        for edge, marker, beyond in ((edges[1], ">", middle > edges[1]), (edges[0], "<", middle < edges[0])):
-            if beyond.any():
-                axes.plot(edge, y, marker, ms=4.5, color=colour)
-    axes.set_yticks(range(len(rows)), [textwrap.shorten(label, 52) for label, *_ in rows], fontsize=7)
-    for tick, (_, is_control, _) in zip(axes.get_yticklabels(), rows, strict=True):
-        tick.set_color(CONTROL if is_control else "black")
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlim(edges[0] - 0.1, edges[1] + 0.1)
-    axes.set_xlabel("measured / predicted" if one_sided else "(measured - predicted) / half-width of the region")
-    axes.set_title("\n".join(textwrap.wrap(rule.text, 60)), fontsize=8)
-    sns.despine(ax=axes)
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))

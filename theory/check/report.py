@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 
 from sharp_maml import read_result
 from theory.check.calibration import headline
-from theory.check.claim import LEVEL, Item, Verdict
+from theory.check.claim import LEVEL, Item, Rule, Verdict
+from theory.check.figures import plan
 from theory.check.verdicts import TRACKED, commit_of
 
 HOW = (
@@ -21,7 +23,8 @@ HOW = (
     "together, at a nominal probability of {level:g} that any is wrong (Holm; a claim run alone is decided with "
     "less correction). *Controls* are deliberately wrong settings under the same rule: each must come out the "
     "other way, or the claim does not count. Measured numbers are given with their standard error and the number "
-    "of seeds, shares with what they are counted from. Every run of the algorithm goes through the package's "
+    "of seeds, shares with what they are counted from; intervals are at the level {level:g} of a number alone, and a "
+    "region is where the rule wants the number. Every run of the algorithm goes through the package's "
     "`meta_gradient`, in float64."
 )
 SHOWN = 8
@@ -122,8 +125,8 @@ def _section(verdict: Verdict, records: str) -> list[str]:
     shown = sorted(brought.items, key=lambda item: -_distance(verdict, item))[:SHOWN]
     if len(shown) < len(brought.items):
         lines += [f"The {len(shown)} of {len(brought.items)} numbers that are nearest to the edge of their region:", ""]
-    lines += ["| number | measured | predicted |", "|---|---|---|"]
-    lines += [f"| {item.label} | {_number(item)} | {item.predicted:.4g} |" for item in shown]
+    lines += ["| number | measured | interval | region | decided by |", "|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(map(_cell, row(claim.rule, item)))} |" for item in shown]
     lines += [
         "",
         "| control | outcome | number furthest outside its region | measured | predicted | "
@@ -134,12 +137,12 @@ def _section(verdict: Verdict, records: str) -> list[str]:
         item = max(verdict.evidence[name].items, key=claim.rule.outside)
         away = claim.rule.outside(item)
         lines.append(
-            f"| {name} | {verdict.outcomes[name]} | {item.label} | {_number(item)} | {item.predicted:.4g} | "
+            f"| {name} | {verdict.outcomes[name]} | {_cell(item.label)} | {_number(item)} | {item.predicted:.4g} | "
             f"{f'{away:.3g}' if away > 0 else 'inside'} |"
         )
     lines += [
         "",
-        f"![{claim.id}](figures/{claim.id}.png)",
+        f"![{plan(claim.id).says}](figures/{claim.id}.png)",
         "",
         f"File: `{claim.module.replace('.', '/')}.py`. [Record]({records}/{claim.id}.json). "
         f"Rerun: `python -m theory --only {claim.id}`.",
@@ -157,6 +160,32 @@ def _outcome(verdict: Verdict) -> str:
 
 def _distance(verdict: Verdict, item: Item) -> float:
     return abs(verdict.claim.rule.position(item, item.measured))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def row(rule: Rule, item: Item) -> tuple[str, str, str, str, str]:
+    """A number: what it is, measured, its interval, the region where the rule wants it, and how it is decided."""
+    measured = _number(replace(item, within=None))
+    return item.label, measured, span(*item.interval()), span(*rule.region(item)), decided_by(item)
+
+
+def span(low: float, high: float) -> str:
+    """Two ends, or a number; without a lower end an upper one."""
+    if math.isinf(low):
+        return f"at most {high:.4g}"
+    return f"{low:.4g}" if low == high else f"[{low:.4g}, {high:.4g}]"
+
+
+def decided_by(item: Item) -> str:
+    """What kind of interval a number has."""
+    if item.within is not None:
+        return "proved interval"
+    if item.successes is not None:
+        return "binomial"
+    return "Student's t" if item.error else "the number itself"
 
 
 def _number(item: Item) -> str:

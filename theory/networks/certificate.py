@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import seaborn as sns
 import torch
+from matplotlib import style
 from matplotlib.figure import Figure
 from rich.progress import track
 
@@ -290,10 +290,11 @@ def interval(estimate: Estimate) -> str:
 def draw(payload: Mapping[str, Any], path: Path) -> None:
     """Risk under Gaussian perturbation, and what the bounds are made of."""
     certificates = certificates_of(payload)
-    with sns.axes_style("ticks"):
-        figure = Figure(figsize=(11, 4), layout="constrained")
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 2.6), layout="constrained")
         left, right = figure.subplots(1, 2)
-        for one, colour in zip(certificates, sns.color_palette("colorblind", len(certificates)), strict=True):
+        for place, one in enumerate(certificates):
+            colour = f"C{place}"
             s = [row.deviation for row in one.rows]
             left.plot(s, [row.risk.mean for row in one.rows], "o-", color=colour, label=one.name)
             left.fill_between(
@@ -311,9 +312,8 @@ def draw(payload: Mapping[str, Any], path: Path) -> None:
         right.axhline(1, color="0.4", ls="--", lw=1, label="vacuous above")
         right.set(xscale="log", yscale="log", xlabel="s", ylabel="square root of the theorem")
         for axes in (left, right):
-            axes.legend(fontsize=8, frameon=False)
-            sns.despine(ax=axes)
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+            axes.legend()
+        figure.savefig(path, metadata={"Software": None})
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 import torch
+from matplotlib import style
 from matplotlib.figure import Figure
 from rich.progress import track
 from torch import Tensor
@@ -401,25 +401,23 @@ def table(result: Result, link: str) -> str:
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Quotients of the Hessian against the length, and all ratios."""
     by_group = groups(record)
-    with sns.axes_style("ticks"), sns.plotting_context("paper"):
-        figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 3.6), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
-        for place, ((name, networks), colour) in enumerate(
-            zip(by_group.items(), sns.color_palette("colorblind", len(by_group)), strict=True)
-        ):
+        for place, (name, networks) in enumerate(by_group.items()):
+            colour = f"C{place}"
             for network in networks:
                 label = name if network is networks[0] else None
-                left.plot(SCALES, [quotient(network, "L2", scale) for scale in SCALES], "o-", color=colour, ms=4, lw=1)
+                left.plot(SCALES, [quotient(network, "L2", scale) for scale in SCALES], "o-", color=colour)
                 known = [(i, value) for i, value in enumerate(ratios(network).values()) if value]
                 height = np.array([i for i, _ in known]) + 0.09 * (place - (len(by_group) - 1) / 2)
-                right.plot([value for _, value in known], height, "o", color=colour, ms=4, label=label)
+                right.plot([value for _, value in known], height, "o", color=colour, label=label)
         left.set(xscale="log", yscale="log", xlabel="length, in inner steps", ylabel="quotient of the Hessian")
         right.axvline(1, color="0.4", ls="--", lw=1)
         right.set(xscale="log", xlabel="measured / what the theorem asks", ylim=(len(QUESTIONS) - 0.5, -0.5))
-        right.set_yticks(range(len(QUESTIONS)), [ratio for ratio, _ in QUESTIONS.values()], fontsize=7)
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        sns.despine(fig=figure)
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        right.set_yticks(range(len(QUESTIONS)), [ratio for ratio, _ in QUESTIONS.values()])
+        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        figure.savefig(path, metadata={"Software": None})
 
 
 def measure(path: Path, data: Path, settings: Settings, kept: Path) -> dict[str, dict[str, Any]]:
