@@ -43,6 +43,7 @@ KINDS = {
     "mutants": Kind(1, "make mutants"),
     "certificate": Kind(1, "make certificate"),
     "regime": Kind(1, "make regime"),
+    "network-rate": Kind(1, "make network-rate"),
     "reliability": Kind(1, "make torture"),
     "numbers": Kind(1, "make torture"),
 }
