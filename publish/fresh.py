@@ -21,6 +21,7 @@ PLACES = {
     "theory/mutants.json": "mutants",
     "theory/certificate.json": "certificate",
     "theory/regime.json": "regime",
+    "theory/network-rate.json": "network-rate",
     "reliability.json": "reliability",
     "numbers.json": "numbers",
 }

@@ -153,7 +153,7 @@ THEORY = {
     "runner": set(),
     **{part: {"check", "runner", part} for part in PARTS},
     **{f"{part}.claims": {"check", "runner", part, f"{part}.claims"} for part in PARTS},
-    "networks": {"check", "rate", "generalization", "networks"},
+    "networks": {"check", "runner", "rate", "generalization", "networks"},
 }
 THEORY["generalization.claims"] |= {"rate"}  # the smoothness of F is one formula
 """What each room of `theory` may import: the frame nothing else, a part nothing of another one (but for that formula),
