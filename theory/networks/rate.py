@@ -167,7 +167,8 @@ def measure(dataset: Dataset, settings: Settings, kept: Path) -> list[dict[str, 
     """
     tasks, code, found = Tasks.embedded(dataset, settings), sources(MEASURED_BY), []
     for T in horizons(settings.largest, settings.smallest):
-        identity = {"T": T, "settings": asdict(settings), "data": dataset.digest, "sources": code}
+        # a horizon does not depend on how many there are
+        identity = {"T": T, "settings": {**asdict(settings), "largest": None}, "data": dataset.digest, "sources": code}
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
         place = kept / f"{digest}.json"
         if not place.exists():
