@@ -175,7 +175,6 @@ def measure(budget: Budget, seed: int) -> Evidence:
     shown: Mapping[str, NDArray[np.float64]] = {
         **{f"rare noise for {multiple:g}": ratios for multiple, ratios in rare.items()},
         "normal noise": normal,
-        "wells, maml": wells[0] / of_wells(PRESCRIBED[0])[0],
     }
     curves = [Curve(label, *_survival(ratios, x)) for label, ratios in shown.items()]
     near = x[x < 2]
