@@ -7,9 +7,10 @@ of its seeds. Every seed has a start and samples of its own.
 
 The bound is the theorem's with constants measured at points of a noise-free descent, the largest found; the constants
 that hold everywhere are no smaller. So an average below this bound shows that nothing was refuted, and one above it
-would show a constant to be too small. The infimum of the meta-loss is taken as 0, which it is at least. Steps were
-chosen such that beta_up L_F is below 1 at the smallest horizon, and features such that the loss is about as curved in
-all directions: otherwise short runs end before the descent does, and their slope is that of its beginning.
+would show a constant to be too small. A longer descent may meet larger ones, and the bound then falls more slowly than
+the theorem's with constants that hold everywhere. The infimum of the meta-loss is taken as 0, which it is at least.
+Steps were chosen such that beta_up L_F is below 1 at the smallest horizon, and features such that the loss is about as
+curved in all directions: otherwise short runs end before the descent does, and their slope is that of its beginning.
 
 A horizon is measured once: the same command goes on where it was cut off. Writes a record, a figure and a table. Read
 next: `embedded.py`, what is measured; `theory/rate/theorem.py`.
