@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime certificate counts proofs mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime network-rate certificate counts proofs mutants slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -95,6 +95,11 @@ counts: $(VENV)/dev  ## stationary points of MAML and ERM on small networks, cou
 proofs: $(VENV)/dev  ## certificates of the rate and the algebra of both theorems, as data, and their verification: RESULTS=dir
 	$(RUN) -m theory.proofs.make $(if $(RESULTS),--output $(RESULTS)/theory)
 	$(RUN) -I -S theory/proofs/check.py $(or $(RESULTS),results)/theory/proofs.json
+
+network-rate: $(VENV)/dev  ## does the rate hold on a network? SGD at the prescribed steps on images made on the spot, 20 minutes: RESULTS=dir
+	$(RUN) -m synthetic.images $(or $(RESULTS),results)/data/synthetic-images-16-100 --size 16
+	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.rate --data $(or $(RESULTS),results)/data/synthetic-images-16-100 \
+	  --output $(or $(RESULTS),results)/theory
 
 mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and who notices (a quarter of an hour): RESULTS=dir
 	$(RUN) -m tests.theory.mutants $(if $(RESULTS),--output $(RESULTS)/theory)

@@ -30,6 +30,7 @@ from theory.check.claim import Verdict
 from theory.check.figures import draw
 from theory.check.verdicts import record
 from theory.networks import certificate, counts, regime
+from theory.networks import rate as network_rate
 
 KEY = "Records"
 """The entry of a PNG file that holds the digest."""
@@ -64,6 +65,7 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
         "certificate": certificate.draw,
         "counts": counts.draw,
         "regime": regime.draw,
+        "network-rate": network_rate.draw,
     }.items():
         result = read_result(records / f"theory/{kind}.json", kind)
         every[theory / f"{kind}.png"] = Drawing(str(result), partial(draw_payload, result.payload))

@@ -23,6 +23,7 @@ PLACES = {
     "theory/regime.json": "regime",
     "theory/counts.json": "counts",
     "theory/proofs.json": "proofs",
+    "theory/network-rate.json": "network-rate",
     "reliability.json": "reliability",
     "numbers.json": "numbers",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from theory.check.claim import LEVEL, Item, Verdict
 from theory.check.report import report
 from theory.check.verdicts import record
 from theory.networks import certificate, counts, regime
+from theory.networks import rate as network_rate
 
 TIER = "demo"
 """The tier whose table the README shows."""
@@ -53,6 +54,7 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
         "counts": counts.table,
         "mutants": mutants.page,
         "regime": regime.table,
+        "network-rate": network_rate.table,
     }.items():
         result = read_result(records / f"theory/{kind}.json", kind)
         texts[theory / f"{kind.upper()}.md"] = page(result, f"{LINKS}/{kind}.json")
@@ -62,7 +64,13 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
         more, "../records/numbers.json"
     )
     texts[root / "docs/settings.md"] = reference()
-    passages = bench.tables(records) | _accuracies(records) | _landscape(records) | _as_trained(verdicts)
+    passages = (
+        bench.tables(records)
+        | _accuracies(records)
+        | _landscape(records)
+        | _as_trained(verdicts)
+        | _assumptions(records)
+    )
     for name in FILLED:
         text = (root / name).read_text(encoding="utf-8")
         for mark, passage in passages.items():
@@ -129,6 +137,22 @@ def larger_and_smaller(items: Sequence[Item]) -> str:
         "constant or decaying radius), the others being undecided; with the best alpha for each, smaller in "
         f"{chosen} of the {of_chosen} cells"
     )
+
+
+def _assumptions(records: Path) -> dict[str, str]:
+    """What the rate's theorem asks, at the checkpoints of trained networks."""
+    return {"regime": at_checkpoints(read_result(records / "theory/regime.json", "regime").payload)}
+
+
+def at_checkpoints(record: Mapping[str, Any]) -> str:
+    """A line for each question of the regime: at how many trained networks the ratio is above 1, and its range."""
+    trained = [regime.ratios(network) for network in record["networks"] if network["state"] != regime.INITIAL]
+    lines = ["| measured / asked | about | above 1 at | range |", "|---|---|---|---|"]
+    for name, (ratio, about) in regime.QUESTIONS.items():
+        known = [value for ratios in trained if (value := ratios[name]) is not None]
+        above = sum(value > 1 for value in known)
+        lines.append(f"| {ratio} | {about} | {above} of {len(known)} | {regime.shown(known)} |")
+    return "\n".join([*lines, ""])
 
 
 def _after(result: Result) -> str:

@@ -45,6 +45,7 @@ KINDS = {
     "regime": Kind(1, "make regime"),
     "counts": Kind(1, "make counts"),
     "proofs": Kind(1, "make proofs"),
+    "network-rate": Kind(1, "make network-rate"),
     "reliability": Kind(1, "make torture"),
     "numbers": Kind(1, "make torture"),
 }

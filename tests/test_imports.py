@@ -153,7 +153,7 @@ THEORY = {
     "runner": set(),
     **{part: {"check", "runner", part} for part in PARTS},
     **{f"{part}.claims": {"check", "runner", part, f"{part}.claims"} for part in PARTS},
-    "networks": {"check", "rate", "lemma", "generalization", "networks"},
+    "networks": {"check", "runner", "rate", "lemma", "generalization", "networks"},
     "networks.claims": {"check", "networks", "networks.claims"},
     "proofs": {"check", "rate", "generalization", "proofs"},
 }

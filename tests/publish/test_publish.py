@@ -12,7 +12,7 @@ from PIL import Image
 from publish import __main__ as command
 from publish import figures
 from publish.fresh import PLACES, bring
-from publish.pages import FILLED, larger_and_smaller, smoothness
+from publish.pages import FILLED, at_checkpoints, larger_and_smaller, smoothness
 from reproductions.landscape.measure import MEASURES
 from reproductions.study import RECORDS, ROOT
 from sharp_maml import KINDS, Result, read_records, read_result, write_record, write_result
@@ -122,6 +122,17 @@ def test_decisions_on_a_landscape_are_counted_by_row():
     assert smoothness(lines) == f"{said}none"
     lines[-1]["verdict"] = "less smooth"
     assert smoothness(lines) == f"{said}1"
+
+
+def test_what_the_theorem_asks_is_counted_at_trained_networks_only():
+    record = read_result(RECORDS / "theory/regime.json", "regime").payload
+    trained = [network for network in record["networks"] if network["state"] != "initial"]
+    steps = [one["config"]["beta_up"] * max(batch["L_F"] for batch in one["meta_batches"]) for one in trained]
+    assert 0 < len(trained) < len(record["networks"])
+    said = at_checkpoints(record).splitlines()
+    assert f"{sum(step > 1 for step in steps)} of {len(trained)} |" in said[2]
+    assert f"{float(f'{min(steps):.2g}'):g} to {float(f'{max(steps):.2g}'):g}" in said[2]
+    assert len(said) == 2 + 8
 
 
 CLEAN = {"commit": "c" * 40, "dirty": False, "sources": {}}

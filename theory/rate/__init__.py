@@ -8,7 +8,8 @@ gradients and Hessians are estimated without bias and with bounded variance.
 **What was checked**: the statement with every constant in it (`rate_bound`), derived here because the source gives it
 informally; that it cannot be improved (`rate_sharp`); its pieces (`rate_pieces`), its expansion (`rate_algebra`), its
 slope (`rate_slope`), the limit behind it (`rate_constant`), the comparison with MAML (`rate_matches_maml`), and its
-descent part for every smooth function (`rate_worst_case`). The source leaves open whose samples make the perturbations,
+descent part for every smooth function (`rate_worst_case`); how seldom a single run exceeds it (`rate_tail`), and what
+is left of it without a variance (`rate_heavy_tails`). The source leaves open whose samples make the perturbations,
 whether the update sums or averages over tasks, and whether the gradient flows through the perturbation; the claims go
 through these readings.
 
