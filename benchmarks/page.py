@@ -46,7 +46,7 @@ def tables(records: Path) -> dict[str, str]:
 
 
 def front_table(record: Mapping[str, Any]) -> str:
-    """The README's: a line a variant, both sizes beside each other."""
+    """The README's: a line per variant, both sizes beside each other."""
     rows = {row["work"]: row for row in record["rows"]}
     lines = []
     for variant in dict.fromkeys(row["work"].split("@")[0] for row in record["rows"]):

@@ -1,6 +1,6 @@
 """Does the fast path train as well as the plain loop? `python -m benchmarks.training DATA`.
 
-Trains MAML and Sharp-MAML both (one inner step, conv4-32, 42 pixels) three times a seed: with the package's
+Trains MAML and Sharp-MAML both (one inner step, conv4-32, 42 pixels) three times per seed: with the package's
 meta-gradient, with that of `plain.py`, and once more with that of `plain.py` on the episodes of each iteration in the
 reverse order. Data, start and optimizer are the same; float32 rounding is not, and training amplifies it. The third run
 shows by how much: rounding is all that sets it apart from the second. All are judged by the package on the same

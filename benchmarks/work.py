@@ -130,12 +130,12 @@ def execution(work: Work) -> Execution:
 
 
 def plain(work: Work, params: Params, episodes: list[Episode]) -> Params:
-    """The same by the plain loop."""
+    """The meta-gradient by the plain loop."""
     return plain_meta_gradient(params, episodes, **work.settings).grad
 
 
 def by_peer(name: str) -> Callable[[Work, Params, list[Episode]], Params]:
-    """The same by a public library, which knows MAML only."""
+    """The meta-gradient by a public library, which knows MAML only."""
 
     def gradient(work: Work, params: Params, episodes: list[Episode]) -> Params:
         return PEERS[name](params, episodes, beta_low=work.settings["beta_low"], steps=work.steps)

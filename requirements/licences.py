@@ -28,7 +28,7 @@ def licence(found):
 
 
 def main():
-    """Print a line a package; returns the exit code."""
+    """Print a line per package; returns the exit code."""
     names = sorted(set(re.findall(r"(?m)^([a-z0-9-]+)==", LOCK.read_text(encoding="utf-8"))))
     absent, silent = 0, []
     for name in names:

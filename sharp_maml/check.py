@@ -98,7 +98,7 @@ def check_method(method: Method | Callable[..., Method], params: Params, episode
     Without a radius f is the method's own loss at x = theta. Otherwise f holds what the variant holds constant:
     x = theta + alpha_up u is the point that the upper ascent reached; lower directions are given again as they were,
     unless the gradient flows through them; and with `first_order` f(x') is the mean query loss at the adapted
-    parameters moved by x' - x. Of a method that is made already f is its own loss.
+    parameters moved by x' - x. Where a method is made already, f is its own loss.
 
     All but `dtype` are computed in float64, to which parameters and episodes are converted. A difference is believed
     where steps of h and h / 2 have the slope and the bend of a smooth function; across a kink of a ReLU or a

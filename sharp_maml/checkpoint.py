@@ -233,11 +233,11 @@ def trained_params(checkpoint: Checkpoint, expected: Params) -> Params:
     """The parameters in a checkpoint of the trainer.
 
     Args:
-        checkpoint: As the trainer wrote it.
+        checkpoint: A checkpoint as the trainer wrote it.
         expected: Parameters of the same network, such as its initial ones.
 
     Returns:
-        Those of the checkpoint, on the device and of the dtype of `expected`.
+        Parameters of the checkpoint, on the device and of the dtype of `expected`.
 
     Raises:
         CheckpointError: They have other names or shapes.

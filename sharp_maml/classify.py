@@ -63,7 +63,7 @@ def classify(
     mean cross-entropy over all labelled images, whose numbers may differ from class to class.
 
     Args:
-        checkpoint: As the trainer wrote it.
+        checkpoint: A checkpoint as the trainer wrote it.
         support: Labelled images by class, as many classes as the network has outputs; each
             `n x size x size x channels`, as `pixels_of` says.
         queries: Images to tell the classes of, in the same form.

@@ -84,7 +84,7 @@ def interval_over_episodes(accuracies: ArrayLike, *, confidence: float = 0.95, u
     It covers the draw of the episodes only, as if they were independent; see the head of this module.
 
     Args:
-        accuracies: One accuracy an episode, `n`.
+        accuracies: One accuracy per episode, `n`.
         confidence: Nominal coverage, in (0, 1).
         unit: Unit of the accuracies.
 
@@ -123,7 +123,7 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, u
     """Student's interval of the mean of a_i - b_i, where a_i and b_i share what makes them noisy.
 
     Args:
-        a: One value a pair, `n`.
+        a: One value per pair, `n`.
         b: The other value of each pair, `n`.
         confidence: Coverage for normal differences, in (0, 1).
         unit: Unit of the values.

@@ -137,7 +137,7 @@ def evaluate(
     """Judge a checkpoint in one or both batch norm modes.
 
     Args:
-        checkpoint: As the trainer wrote it.
+        checkpoint: A checkpoint as the trainer wrote it.
         dataset: The images; its size and channels must be those of the training.
         name: The record's name, a row of a table.
         split: `test`, `validation` or `train`.
@@ -216,7 +216,7 @@ def entry(checkpoint: Checkpoint, key: str) -> dict[str, Any]:
     """An entry of the metadata that the trainer writes.
 
     Args:
-        checkpoint: As the trainer wrote it.
+        checkpoint: A checkpoint as the trainer wrote it.
         key: `config`, `data`, `progress` or `provenance`.
 
     Returns:

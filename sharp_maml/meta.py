@@ -46,6 +46,7 @@ def _out_of_inference_mode(function: Callable[Arguments, Result]) -> Callable[Ar
         if not torch.is_inference_mode_enabled():
             return function(*args, **kwargs)
         with torch.inference_mode(False), torch.no_grad():
+            # autograd saves no tensor that was made in inference mode: copies made here it does
             copies, named_copies = tree_map_only(Tensor, Tensor.clone, (args, kwargs))
             return function(*copies, **named_copies)
 
@@ -92,6 +93,7 @@ def adapt(
     for _ in range(steps):
         point = params
         if not _is_off(alpha_low):
+            # eps is a constant: later derivatives go through the step, and not through the ascent
             constant = {name: value.detach() for name, value in params.items()}
             grad, _ = _gradient(loss, constant, support, inner_params)
             unit, _ = direction(constant, grad)
@@ -176,8 +178,8 @@ def meta_gradient(
 
     F(theta) = (1/M) sum_m q_m(x_K) with x_0 = theta and x_{k+1} = x_k - beta_low grad l_m(x_k + eps_{m,k}); eps_{m,k}
     is alpha_low u(x_k, grad l_m(x_k)), and in the source u is the normalised gradient. Two radii of 0 give MAML; a
-    positive alpha_low alone gives Sharp-MAML low, alpha_up alone up, and two positive radii both. Of each episode one
-    support-set graph an inner step is kept (two with `differentiated`), and never a graph of the query gradient.
+    positive alpha_low alone gives Sharp-MAML low, alpha_up alone up, and two positive radii both. One
+    support-set graph per episode and inner step is kept (two with `differentiated`), and none of the query gradient.
 
     Args:
         loss: Mean loss l of a batch; 0-dimensional.
@@ -193,7 +195,7 @@ def meta_gradient(
             it, also in the pass at theta (the authors' released code); where u depends on the parameters by itself, as
             in ASAM, through that dependence too. eps itself is always a constant.
         inner_params: See `adapt`.
-        ascent_episodes: As many samples of their own for the perturbations: the pass that makes eps runs wholly on
+        ascent_episodes: Samples of their own, M episodes, for the perturbations: the pass that makes eps runs wholly on
             them, and their support sets make every eps_{m,k}. None: the episodes themselves.
         first_order: Leave the Hessian products out (first-order MAML).
         direction: u, what both ascents go along.
@@ -217,6 +219,7 @@ def meta_gradient(
     if ascent_episodes is not None and len(ascent_episodes) != len(episodes):
         raise ValueError(f"ascent_episodes must be as many as episodes ({len(episodes)}), got {len(ascent_episodes)}")
 
+    # one object for what all episodes have in common, equal to that of the next call: a compiled graph is found by it
     one_episode = execution.compile_episode(
         _EpisodeGradient(
             loss=loss,
@@ -230,6 +233,7 @@ def meta_gradient(
             direction=direction,
         )
     )
+    # the gradient is returned as numbers: nothing goes back through what made the parameters
     params = {name: value.detach() for name, value in params.items()}
     makers = episodes if ascent_episodes is None else ascent_episodes
     made_anew: list[list[Params] | None] = [None] * len(episodes)
@@ -248,6 +252,7 @@ def meta_gradient(
         grad, value, _ = mean_gradient(params, episodes, made_anew)
         return MetaGradient(grad, value, value)
     grad, value, made = mean_gradient(params, makers, made_anew)
+    # up to here the makers alone were looked at: eps is made on them, and the gradient returned is that of the episodes
     above = ascent(params, grad, alpha=alpha_up, direction=direction)
     grad, value_above, _ = mean_gradient(above, episodes, made if perturbation == "reused" else made_anew)
     return MetaGradient(grad, value, value_above)
@@ -275,7 +280,7 @@ class _EpisodeGradient(NamedTuple):
             x: Starting point x_0.
             episode: The episode.
             maker: The episode whose support set makes the perturbations.
-            given: Perturbations made before, one a step; None makes them here.
+            given: Perturbations made before, one per step; None makes them here.
 
         Returns:
             The gradient, the query loss, and the perturbations.
@@ -286,17 +291,21 @@ class _EpisodeGradient(NamedTuple):
             point, through_eps = x, None
             if not _is_off(self.alpha):
                 eps, through_eps = self.perturbation(x, maker.support) if given is None else (given[k], None)
+                # `reused` gives them again at theta + eps
                 made.append(eps)
                 point = add_scaled(x, eps, 1.0)
             if self.first_order:
                 grad, _ = _gradient(self.loss, point, episode.support, self.names)
             else:
                 grad, product = gradient_and_product(self.loss, point, episode.support, self.names)
+                # the graph of a step stays until its product is taken: memory grows with the steps
                 products.append(product if through_eps is None else _through_both(product, through_eps))
             x = add_scaled(x, grad, -self.beta)
 
+        # all names: what the inner loop leaves alone is trained by the outer one
         v, value = _gradient(self.query_loss or _query_batch_loss(self.loss), x, episode, None)
         while products:
+            # popped, so that a step's graph is gone before the next product is taken
             v = add_scaled(v, products.pop()(v), -self.beta)
         return v, value, made
 
@@ -315,6 +324,7 @@ class _EpisodeGradient(NamedTuple):
             return eps, None
 
         def through_eps(w: Params) -> Params:
+            # w has all names, and the ascent only moves those of `unit`
             of_params, of_grad = pullback({name: w[name] for name in unit})
             through_grad = product({name: self.alpha * value for name, value in of_grad.items()})
             return add_scaled(through_grad, of_params, self.alpha)
@@ -329,6 +339,7 @@ def _gradient(
     if _inside_transform():
         value, pullback = torch.func.vjp(lambda x: loss({**params, **x}, data), _select(params, names))  # type: ignore[misc]
         with torch.no_grad():
+            # torch.func keeps the graph unless it is told that no second call comes
             (grad,) = pullback(torch.ones_like(value), retain_graph=False)
         return grad, value
     x = _leaves(_select(params, names))
@@ -348,7 +359,7 @@ def gradient_and_product(
         loss: Mean loss of a batch.
         params: Parameters.
         batch: The batch.
-        names: Of the gradient.
+        names: Names that the gradient has; None means all.
         keep_graph: The product can be called often, and holds the graph of the gradient as long as it lives. By
             default it can be called once, and then lets the graph go.
 
@@ -359,6 +370,7 @@ def gradient_and_product(
         grad, pullback = torch.func.vjp(lambda x: _inner_gradient(loss, x, batch, names), params)  # type: ignore[misc]
 
         def product_inside(v: Params) -> Params:
+            # what is wanted is the product, not its derivative: without this its own graph would be made
             with torch.no_grad():
                 (result,) = pullback({name: v[name] for name in grad}, retain_graph=keep_graph)
             return dict(result)
@@ -392,6 +404,7 @@ def _pulled_back(
     outputs: Params, v: Params, x: Params, *, create_graph: bool = False, retain_graph: bool = False
 ) -> Params:
     """Sum over `outputs` of (d output / d x)^T v: zeros where nothing depends on x, as `torch.func` has it."""
+    # autograd refuses an output that depends on nothing; its part of the sum is zero
     of = [name for name, value in outputs.items() if value.requires_grad]
     grads = torch.autograd.grad(
         [outputs[name] for name in of],
@@ -440,6 +453,7 @@ def _check_episodes(episodes: Sequence[Episode]) -> None:
 def _check_settings(params: Params, steps: int, inner_params: Collection[str] | None, **sizes: float | Tensor) -> None:
     """Refuse negative sizes and unknown names; tensors are trusted, since a `vmap` cannot look into them."""
     for name, value in sizes.items():
+        # as a negation, so that nan is refused, too
         if not isinstance(value, Tensor) and not 0 <= value < float("inf"):
             raise ValueError(f"{name} must be a finite number >= 0, got {value}")
     if steps < 0:

@@ -76,7 +76,7 @@ class SharpMAML:
 
         Args:
             episodes: The M >= 1 episodes of the meta-batch.
-            ascent_episodes: As many samples of their own for the perturbations, see `meta_gradient`; None: `episodes`.
+            ascent_episodes: Samples of their own for the perturbations, as many, see `meta_gradient`; None: `episodes`.
 
         Returns:
             The meta-loss at the module's parameters, detached and 0-dimensional. With an upper ascent it is taken on
@@ -154,7 +154,7 @@ class SharpMAML:
     def _as_functions(
         self, batches: Sequence[Batch]
     ) -> Iterator[tuple[Params, Callable[[Params, Batch], Any], LossFn]]:
-        """For the passes over these batches: the module's parameters, its predictions and its loss as functions."""
+        """The module's parameters, and its predictions and loss as functions, for the passes over these batches."""
         model = from_module(self.module)
         devices = sorted({value.get_device() for value in self.module.parameters() if value.is_cuda})
         drawn: dict[int, list[Tensor]] = {}  # states of the generators before the first pass over a batch

@@ -128,7 +128,7 @@ class Record:
     def from_dict(cls, values: Mapping[str, Any]) -> Record:
         """The inverse of `to_dict`, which also takes the values of a result, with its envelope.
 
-        Of schema 1 the digest of the configuration is made anew from its settings.
+        In schema 1 the digest of the configuration is made anew from its settings.
 
         Raises:
             RecordError: The schema is newer, a field is missing, unknown or of the wrong type.
@@ -285,7 +285,7 @@ def joined(earlier: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, An
         later: Provenance of the second.
 
     Returns:
-        That of the first, dirty if either is; entries that differ are given as `first, then second`.
+        Provenance of the first, dirty if either is; entries that differ are given as `first, then second`.
     """
     result = {
         key: value if later.get(key, value) == value else f"{value}, then {later[key]}"

@@ -100,7 +100,7 @@ def leading_eigenvalues(operator: LinearOperator, count: int, *, seed: int = 0, 
     Args:
         operator: `d x d`, with `count` < d.
         count: How many.
-        seed: Of the starting vector.
+        seed: Seed of the starting vector.
         tolerance: Relative accuracy of an eigenvalue.
 
     Returns:
@@ -126,7 +126,7 @@ def hessian_trace(operator: LinearOperator, samples: int, *, seed: int = 0) -> E
     Args:
         operator: H, symmetric.
         samples: Vectors, at least 2.
-        seed: Of the signs.
+        seed: Seed of the signs.
 
     Returns:
         The estimate with Student's 95% interval over the vectors.
@@ -153,8 +153,8 @@ def epsilon_sharpness(
         function: f, > -1 at x.
         params: x.
         epsilon: Relative size of the box, > 0.
-        iterations: Of the search.
-        seed: Of its starting point.
+        iterations: Iterations of the search, at most.
+        seed: Seed of its starting point.
 
     Returns:
         The sharpness in per cent, >= 0.

@@ -236,7 +236,7 @@ class _Run:
             )
 
     def _require_finite_state(self) -> None:
-        """Of the parameters, and of the optimizer's moments: an infinite one stops its parameter without a sign."""
+        """Refuse parameters and optimizer moments that are not: an infinite moment stops its parameter unseen."""
         moments = [moment for state in self.optimizer.state.values() for moment in state.values()]
         zero = sum((0 * moment).sum() for moment in moments if isinstance(moment, Tensor))
         self._require_finite("parameters", float(self._size()))

@@ -20,7 +20,7 @@ def add_scaled(a: Params, b: Params, scale: float | Tensor) -> Params:
     Args:
         a: Parameters.
         b: Parameters whose names are among those of `a`, shapes equal name by name.
-        scale: A number, or a 0-dimensional tensor (one a lane under `vmap`).
+        scale: A number, or a 0-dimensional tensor (one per lane under `vmap`).
 
     Returns:
         New parameters with the names of `a`, in its order.

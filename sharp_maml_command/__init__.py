@@ -87,7 +87,7 @@ def train(
 ) -> int:
     """Train MAML, Sharp-MAML or Matching Networks.
 
-    The same command goes on where a run was cut off.
+    Repeated, the command goes on where a run was cut off.
     """
     from sharp_maml import Config, NonFiniteError, distributed, open_dataset
     from sharp_maml.train import train as run

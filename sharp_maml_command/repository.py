@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from theory.check.claim import Claim, Verdict
 
 PASSES_ON: dict[str, Any] = {"context_settings": {"allow_extra_args": True, "ignore_unknown_options": True}}
-"""Of a command: what it does not know goes on to the program that it runs."""
+"""Settings of a command that gives what it does not know to the program that it runs."""
 
 TABLE_EXAMPLE = "\b\nExample:\n  sharp-maml table --tier demo --rows maml both"
 

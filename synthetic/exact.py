@@ -76,7 +76,7 @@ def checked(
         names: What the numbers are called.
 
     Returns:
-        The same as tuples.
+        The tasks as tuples.
 
     Raises:
         ValueError: A task or a sample is missing, a sample has another number of numbers, or one is not exact.

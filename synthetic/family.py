@@ -67,7 +67,7 @@ class Family(Protocol):
     """Tasks whose constants are known. Every method is exact up to rounding and works on leading batch dimensions."""
 
     def __hash__(self) -> int:
-        """By identity, so that what was found about a family can be kept."""
+        """A hash by identity, so that what was found about a family can be kept."""
 
     @property
     def tasks(self) -> int:
@@ -84,7 +84,7 @@ class Family(Protocol):
         """Query loss of a sample."""
 
     def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """One episode a task, each with n independent samples along the first dimension of its tensors."""
+        """One episode per task, each with n independent samples along the first dimension of its tensors."""
 
     def meta_loss(self, x: Tensor, beta: Tensor | float) -> Tensor:
         """F(x), from `... x d` to `...`."""

@@ -174,7 +174,7 @@ def write_images(directory: str | os.PathLike[str], *, size: int = 28, per_class
 
 
 def contact_sheet(*, seed: int = 0, columns: int = 12, size: int = 48) -> Image.Image:
-    """A picture of some classes of every split, one a row under its name."""
+    """A picture of some classes of every split, one per row under its name."""
     rows = [
         (split, index) for split, count in {"train": 8, "validation": 4, "test": 4}.items() for index in range(count)
     ]
@@ -347,7 +347,7 @@ def _rotate(x: Field, y: Field, turns: Field | float) -> tuple[Field, Field]:
 
 
 class _Draws:
-    """Hands out the columns of a table of uniform numbers, one row an image, each stretched to an interval."""
+    """Hands out the columns of a table of uniform numbers, one row per image, each stretched to an interval."""
 
     def __init__(self, table: Field) -> None:
         self._columns = iter(table.T)
@@ -363,7 +363,7 @@ class _Draws:
 
 
 def _stream(*key: object) -> np.random.Philox:
-    """Random words named by a key. Of a bit generator numpy promises only the raw words to stay the same."""
+    """Random words named by a key. What numpy promises to stay the same are a bit generator's raw words alone."""
     digest = hashlib.sha256("/".join(map(str, (_GENERATOR, *key))).encode()).digest()
     return np.random.Philox(key=int.from_bytes(digest[:16], "little"))
 

@@ -27,11 +27,11 @@ class Opposed:
     """The family.
 
     Attributes:
-        signs: Of the term that cancels, `M`.
+        signs: Signs of the term that cancels, `M`.
         tilts: Slopes of the support losses along u, `M`.
         K: Height of the term, >= 0.
-        growth: Its rate of growth along z, >= 0.
-        centre: Of log cosh.
+        growth: Rate at which the term grows along z, >= 0.
+        centre: Centre of log cosh.
         kinked: Whether s is y |y|/2. F is smooth then for centre = 0 only.
     """
 

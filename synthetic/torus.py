@@ -73,7 +73,7 @@ class Torus:
             sin: Its sine.
 
         Returns:
-            Six pairs a task.
+            Six pairs per task.
         """
         b = number(self.second)
         found = []

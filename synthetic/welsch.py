@@ -55,7 +55,7 @@ class Welsch:
             tasks: M.
             dim: d.
             tau: Standard deviation of a coordinate of a centre.
-            sigma: That of a sample around its centre.
+            sigma: Standard deviation of a coordinate of a sample around its centre.
 
         Returns:
             The family.

@@ -1,6 +1,6 @@
 """Check the claims: `python -m theory [--budget full] [--only rate_bound] [--list]`.
 
-Writes a record and a figure a claim and `REPORT.md`, by default under `results/theory/`; the report of the tracked
+Writes a record and a figure per claim and `REPORT.md`, by default under `results/theory/`; the report of the tracked
 records is written by `make publish`. Exit code 1 if a claim did not come out as expected, or a control did. The smoke
 budget shows that everything runs, and decides nothing.
 """
@@ -127,7 +127,7 @@ def listing(claims: dict[str, Claim]) -> Table:
 
 
 def outcomes(verdicts: list[Verdict], budget: Budget, width: int) -> Table:
-    """A line a claim; below 100 columns without the kind of evidence."""
+    """A line per claim; below 100 columns without the kind of evidence."""
     kind = ("evidence",) if width >= 100 else ()
     table = _table("claim", *kind, "outcome", "controls", "furthest\n(edge 1)", "seconds", "verdict")
     for verdict in verdicts:

@@ -72,7 +72,7 @@ class Schedule:
     alpha_low: Power = OFF
 
     def but(self, name: str, **changes: Power) -> Schedule:
-        """The same schedule with another name and some powers changed."""
+        """This schedule with another name and some powers changed."""
         return replace(self, name=name, **changes)
 
 
@@ -107,7 +107,7 @@ def run(
         family: The tasks.
         schedules: Step sizes and radii, C of them.
         T: Horizons, H of them.
-        start: x_0, `d`, or one a schedule and horizon, `C x H x d`, and seed, `C x H x S x d`.
+        start: x_0, `d`; or one per schedule and horizon, `C x H x d`; or per seed, too, `C x H x S x d`.
         seeds: Number S of independent runs of each lane.
         seed: Seed of all of them.
         ascent: Whose samples make the perturbations.
@@ -117,6 +117,7 @@ def run(
     Returns:
         `C x H x S`.
     """
+    # longest first, so that the lanes that go on are always the first ones
     lanes = sorted(
         ((c, h) for c in range(len(schedules)) for h in range(len(T))), key=lambda lane: T[lane[1]], reverse=True
     )
@@ -131,6 +132,7 @@ def run(
         eta = eta * family.tasks
     x = torch.stack([starts[c, h] for c, h in lanes]).expand(-1, seeds, -1).clone()
     sums = torch.zeros(x.shape[:2], dtype=torch.float64)
+    # two streams: whether and how the ascent draws must not move the samples of the updates
     of_updates, of_ascents = (torch.Generator().manual_seed(one) for one in (seed, seed + 2**30))
     step = _step(family, ascent, perturbation, any_up=bool(up.any()), any_low=bool(low.any()))
     meta_gradients, done = None, 0
@@ -142,8 +144,10 @@ def run(
         for _ in range(done, horizon):
             makers = _stacked(family.draw(of_ascents, seeds)) if ascent == "fresh" else None
             arguments = (x, _stacked(family.draw(of_updates, seeds)), makers, beta[:n], up[:n], low[:n])
+            # a trace is for one number of lanes, and dropping some asks for another
             if meta_gradients is None:
                 meta_gradients = traced(step, *arguments)
+            # before the step, since the average begins at x_0; finished lanes still step, but count no more
             sums[:active] += family.meta_gradient(x[:active], beta[:active, None]).square().sum(-1)
             x = x - eta[:n, None, None] * meta_gradients(*arguments)
         done = horizon
@@ -159,6 +163,7 @@ def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, an
 
     def one(x: Tensor, episodes, makers, beta, up, low) -> Tensor:  # type: ignore[no-untyped-def]
         tasks_at_once = TasksAtOnce()
+        # fixed episodes are no argument of the `vmap`: all lanes and seeds share them
         makers = makers or fixed
         return meta_gradient(
             family.loss,
@@ -197,6 +202,7 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     first: dict[str, Node] = {}
     for node in module.graph.nodes:
         of: Any = node.args[0] if node.args else None
+        # a gradient begins with ones of the shape of a loss; made from the shape, they leave the loss itself unread
         if node.target is aten.ones_like.default:
             shape, dtype, *_ = of.meta["tensor_meta"]
             node.target, node.args, node.kwargs = aten.ones.default, (list(shape),), {"dtype": dtype}
@@ -208,12 +214,14 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
             or (node.target is aten.pow.Tensor_Scalar and node.args[1] == 1)
         ):
             node.replace_all_uses_with(of)
+        # nothing writes or draws, so that equal operations on equal arguments are one
         same = first.setdefault(f"{node.target} {node.args} {node.kwargs}", node)
         if same is not node:
             node.replace_all_uses_with(same)
     module.graph.eliminate_dead_code()
     for node in module.graph.nodes:
         if isinstance(node.target, type(aten.mul.Tensor)) and not node.kwargs:
+            # not every operation has its name in `torch`: some are methods, and what is neither stays as it is
             name = node.target.overloadpacket.__name__
             node.target = getattr(torch, name, None) or getattr(torch.Tensor, name, node.target)
     module.recompile()

@@ -40,11 +40,11 @@ def points(records: Sequence[Record], measured: Mapping[str, Any]) -> list[Point
     """The networks that have both a record of the table and measures of the landscape, of one configuration.
 
     Args:
-        records: Of the tier's table.
+        records: Records of the tier's table.
         measured: The record of its landscape.
 
     Returns:
-        One point a network; those without an accuracy on the training classes are left out.
+        One point per network; those without an accuracy on the training classes are left out.
     """
     cells = {(cell["row"], cell["seed"], cell["config_digest"]): cell for cell in measured["cells"]}
     return [

@@ -29,7 +29,7 @@ def decide(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         cells: What `measure` found, with the `row` of each.
 
     Returns:
-        A line a variant and measure: the paired difference with Student's interval, MAML's mean, the p-value and the
+        A line per variant and measure: the paired difference with Student's interval, MAML's mean, the p-value and the
         verdict; one seed decides nothing.
     """
     by_row: dict[str, dict[int, Mapping[str, Any]]] = {BASELINE: {}}

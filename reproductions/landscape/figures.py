@@ -22,7 +22,7 @@ ACROSS = 4
 
 
 def landscapes(record: Mapping[str, Any]) -> Figure:
-    """The planes of one seed side by side, same scale; below, the measures over those of MAML, a point a seed."""
+    """The planes of one seed side by side, same scale; below, the measures over those of MAML, a point per seed."""
     rows = list(dict.fromkeys(cell["row"] for cell in record["cells"]))
     columns = min(len(rows), ACROSS)
     high = -(-len(rows) // columns)
@@ -60,7 +60,7 @@ def _planes(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str], h
 
 
 def _measures(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str]) -> None:
-    """Each measure by row, a point a seed, with the row's verdict above."""
+    """Each measure by row, a point per seed, with the row's verdict above."""
     cells = sorted(record["cells"], key=lambda cell: cell["seed"])
     colours = {row: f"C{place}" for place, row in enumerate(rows)}
     verdicts = {(line["row"], line["measure"]): line["verdict"] for line in record["decisions"]}
@@ -81,7 +81,7 @@ def _measures(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str])
 
 
 def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str]) -> Figure:
-    """Accuracy against each measure of sharpness, a point a network, coloured by row, with the rank correlation."""
+    """Accuracy against each measure of sharpness, a point per network, coloured by row, with the rank correlation."""
     rows = list(dict.fromkeys(point.row for point in found))
     colours = {row: f"C{place}" for place, row in enumerate(rows)}
     with style.context("sharp_maml.paper"):

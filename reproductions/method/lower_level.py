@@ -45,7 +45,7 @@ def lower_level(instances: int = 200, seed: int = 0) -> dict[str, Any]:
 
     Args:
         instances: theta drawn uniformly from (-pi, pi), and as many from (-alpha, alpha), near the minimum at 0.
-        seed: Of the draw; the same draw for all radii and steps.
+        seed: Seed of the draw, which all radii and steps share.
 
     Returns:
         For each radius, place and step the median distance of both to the exact solution and the share of instances in

@@ -14,7 +14,7 @@ from sharp_maml import Batch, Episode, Params, adapt, ascent, meta_gradient, met
 VARIANTS = {"maml": (0, 0), "low": (1, 0), "up": (0, 1), "both": (1, 1)}
 """Whether the lower and the upper radius are on."""
 RADIUS = 0.35
-"""Of the balls in which minima are compared."""
+"""Radius of the balls in which minima are compared."""
 BETA_LOW = 0.05
 BETA_UP = 0.05
 RADII = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
@@ -22,9 +22,9 @@ SHOWN_RADIUS = 0.7
 STEPS = 300
 SETTLING = 1000
 START = (-1.35, 0.55)
-"""Of the paths that are shown, on the slope of the sharp minimum."""
+"""Start of the paths that are shown, on the slope of the sharp minimum."""
 SIDE = 15
-"""The other starts are a grid of so many points a side."""
+"""The other starts are a grid of so many points per side."""
 
 PLACES = {"sharp": (-1.0, 0.0), "flat": (1.2, 0.0)}
 DEPTHS = {"sharp": 1.0, "flat": 1.0}

@@ -19,7 +19,7 @@ def sketch(points: int = 4001, shown: int = 8) -> dict[str, Any]:
     maximum over [x - a, x + a] is taken on a grid of spacing h, so that it is exact up to h sup|f'| / 2.
 
     Args:
-        points: Of the grid.
+        points: Points of the grid.
         shown: Every so many of them are recorded.
 
     Returns:

@@ -13,7 +13,7 @@ from reproductions.sensitivity.measure import REFERENCE, shifts
 
 
 def drawn(record: Mapping[str, Any]) -> Figure:
-    """The shifts with their intervals over seeds, a point a seed, and the gains that the source prints."""
+    """The shifts with their intervals over seeds, a point per seed, and the gains that the source prints."""
     moved = shifts(record["accuracies"])
     with style.context("sharp_maml.paper"):
         figure = Figure(figsize=(6.8, 1.4 + 0.42 * len(moved)), layout="constrained")

@@ -47,7 +47,7 @@ class Surroundings:
 
     @classmethod
     def here(cls) -> Surroundings:
-        """Those of this repository on this machine."""
+        """The surroundings that this repository has on this machine."""
         tables, tiers = load()
         is_dirty = bool(provenance()["dirty"])
         return cls(tables, tiers, TRACKED, torch.cuda.device_count(), is_dirty)

@@ -33,7 +33,7 @@ def draw(title: str, rows: Sequence[Row], records: Sequence[Record], path: Path)
     Args:
         title: Above the figure.
         rows: In the order of the legend; one without records is left out.
-        records: Any number of seeds a row.
+        records: Any number of seeds per row.
         path: A PNG file.
     """
     with style.context("sharp_maml.paper"):

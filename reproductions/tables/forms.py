@@ -43,7 +43,7 @@ TERMINAL_HEADER = (
     ("Verdict", False),
     ("Runs", True),
 )
-"""The same in two lines, accuracy and interval over seeds in one column; and what a narrow terminal does without."""
+"""The columns in two lines, accuracy and interval over seeds in one; and what a narrow terminal does without."""
 
 VERDICT_WIDTH = 13
 """Columns that a verdict is wrapped to; what is then too wide is taken from the method's name."""

@@ -73,11 +73,11 @@ def accuracies(record: Record, mode: str) -> NDArray[np.float64]:
 
 
 def build_lines(table: Table, records: Iterable[Record]) -> list[Line]:
-    """One line a row, from records alone.
+    """One line per row, from records alone.
 
     Args:
         table: Rows and baseline.
-        records: Any number of seeds a row; checked before.
+        records: Any number of seeds per row; checked before.
 
     Returns:
         The lines, in the table's order. A row without records has dashes.

@@ -1,7 +1,7 @@
 """The sharpness-aware perturbation, and its direction in the source: the normalised gradient.
 
 Both levels of Sharp-MAML are one function: `meta.py` applies it to an episode's support gradient (eps_m) and to the
-meta-gradient (eps). Other directions lie beside this file, one a file; the setting `ascent` names them. Read next:
+meta-gradient (eps). Other directions lie beside this file, one per file; the setting `ascent` names them. Read next:
 `meta.py`.
 """
 
@@ -78,7 +78,7 @@ def ascent(params: Params, grad: Params, *, alpha: float | Tensor, direction: Di
     Args:
         params: Parameters.
         grad: Gradient on some or all of their names; the other names stay where they are.
-        alpha: Radius, >= 0, in the units of the parameters; may be a tensor (one a lane under `vmap`). The Python
+        alpha: Radius, >= 0, in the units of the parameters; may be a tensor (one per lane under `vmap`). The Python
             number 0 skips all work.
         direction: What u is; by default the normalised gradient, and `alpha` the radius of a ball.
 

@@ -30,8 +30,8 @@ class Protocol(NamedTuple):
     """The form of an episode.
 
     ways: classes.
-    shots: support images a class.
-    queries: query images a class.
+    shots: support images per class.
+    queries: query images per class.
     """
 
     ways: int
@@ -147,7 +147,7 @@ class EpisodeStream:
             split: `train`, `validation` or `test`.
             protocol: ways, shots, queries.
             seed: names the sequence of episodes.
-            meta_batch: episodes an iteration, over all ranks.
+            meta_batch: episodes per iteration, over all ranks.
             stop: iteration before which to end.
             start: first iteration.
             rank: this process, 0 ... world_size-1.

@@ -67,7 +67,7 @@ class Images:
                     yield np.atleast_3d(np.asarray(image))
 
     def map(self, change: Callable[[Image.Image], Image.Image]) -> Images:
-        """The same images, each one changed after it is loaded."""
+        """These images, each one changed after it is loaded."""
         load = self.load
         return replace(self, load=lambda key: change(load(key)))
 
@@ -172,7 +172,7 @@ def decode(data: bytes, where: str, mode: str) -> Image.Image:
         mode: `RGB` or `L`.
 
     Raises:
-        DataError: the bytes are no whole image, too many pixels, or more than 8 bits a channel.
+        DataError: the bytes are no whole image, too many pixels, or more than 8 bits per channel.
     """
     try:
         with Image.open(io.BytesIO(data), formats=CODECS) as image:

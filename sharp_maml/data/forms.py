@@ -53,7 +53,7 @@ class Known(NamedTuple):
 
     names: What `verify` may call it; a cache of such a name must be it.
     resembles: Number of images by split and class -> whether these must be it.
-    verify: As that of a form.
+    verify: Verification, as a form has it.
     """
 
     names: Collection[str]

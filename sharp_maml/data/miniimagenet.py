@@ -21,7 +21,7 @@ class Specification(NamedTuple):
     """What the splits must hold.
 
     classes: split -> WordNet ids.
-    images: images a class.
+    images: images per class.
     """
 
     classes: Mapping[str, tuple[str, ...]]

@@ -10,7 +10,7 @@ these.
 
 Notation: C(x, w) is the convolution; I(g, w) and W(x, g) are its adjoints in x and in w. Per channel, over the n
 entries of y = C(x, w): r = 1 / sqrt(variance + 1e-5) and h = (y - mean) r. P picks from each window the entry where y
-is largest, or smallest where scale < 0, and P^T puts it back. Sums, like scale and shift, are one number a channel.
+is largest, or smallest where scale < 0, and P^T puts it back. Sums, like scale and shift, are one number per channel.
 
 Forward: the output is max(P h scale + shift, 0).
 
@@ -52,9 +52,9 @@ def block(
 
     Args:
         x: Inputs, `n x channels x height x width`.
-        weight: Of the convolution, `filters x channels x 3 x 3`.
-        scale: Of the batch norm, `filters`.
-        shift: Of the batch norm, `filters`.
+        weight: Weight of the convolution, `filters x channels x 3 x 3`.
+        scale: Scale of the batch norm, `filters`.
+        shift: Shift of the batch norm, `filters`.
         statistics_from: Mean and variance are those of this many first items, and normalise all of them; the block is
             then elementary. None: of all items.
         form: `fused` is right to the second derivative; `elementary` to any, and under `vmap`.
@@ -83,6 +83,7 @@ def normalised(y: Tensor, scale: Tensor, shift: Tensor, statistics_from: int | N
     """Batch norm in plain operations, by the statistics of the first items as in `block`; `y` is `n x c x h x w`."""
     first = y[:statistics_from]
     mean = first.mean((0, 2, 3), keepdim=True)
+    # divided by n and not by n - 1, as torch's batch norm does where it normalises a batch
     variance = (first - mean).square().mean((0, 2, 3), keepdim=True)
     return (y - mean) * (torch.rsqrt(variance + EPS) * _per_channel(scale)) + _per_channel(shift)
 
@@ -122,7 +123,9 @@ class _Forward(_Once):
     @staticmethod
     def backward(ctx: Any, d: Tensor | None, d_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         x, weight, scale, output, y, *constants = ctx.saved_tensors
+        # None where only y has a gradient, which a second backward alone can give it
         d = torch.zeros_like(output) if d is None else d
+        # in a list the constants are no inputs to autograd: what comes through them is in the derivative in y
         results = _Backward.apply(  # type: ignore[no-untyped-call]
             ctx.passes, ctx.needs_input_grad[1], d_y, d, x, weight, scale, y, [output.detach(), *constants]
         )
@@ -148,12 +151,14 @@ class _Backward(_Once):
         constants: Sequence[Tensor],
     ) -> tuple[Tensor | None, ...]:
         a, b, g, e = passes.back(d, d_y, y, scale, constants)
+        # images need no gradient, which saves the first block one of its convolutions
         dx = _adjoint_in_x(g, x, weight) if needs_dx else None
         return dx, _adjoint_in_w(g, x, weight), a, b, g, e
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.passes, _, d_y, _, x, weight, scale, y, constants = inputs
+        # what a second backward adds to g makes this call a part of it: one more derivative is the third
         ctx.is_second = d_y is not None
         ctx.save_for_backward(x, weight, scale, y, *output[2:], *constants)
         ctx.mark_non_differentiable(*output[4:])
@@ -191,6 +196,7 @@ class _SecondBackward(_Once):
         e: Tensor,
         *constants: Tensor,
     ) -> tuple[Tensor | None, ...]:
+        # a factor that nobody asked for is None, and its convolution is left out instead of done with zeros
         V = None if V is None else V.contiguous(memory_format=torch.channels_last)
         terms = [_convolution(*pair) for pair in ((x, V), (X, weight)) if pair[0] is not None and pair[1] is not None]
         de, ds, dy = passes.second(terms or [torch.zeros_like(y)], A, B, y, scale, a, b, e, constants)
@@ -215,6 +221,7 @@ class _Torch:
         mean, variance = torch.batch_norm_update_stats(y, None, None, 0.0)
         mean, r = _per_channel(mean), _per_channel(torch.rsqrt(variance + EPS))
         s = _per_channel(scale) * r
+        # with scale >= 0, z is largest where y is: pooled first, the rest of the work is on a quarter of the entries
         largest, index = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])
         centred = largest.sub_(mean)
         output = torch.addcmul(_per_channel(shift), centred, s).relu_()
@@ -226,6 +233,7 @@ class _Torch:
         """d, d_y -> a, b, g + d_y, e."""
         output, mean, r, s, centred, index = constants
         e = torch.ops.aten.threshold_backward(d, output, 0)
+        # but for P^T e, g is affine in y: its sums go into slope and offset, and y is read once
         t = s * (-s.numel() / y.numel())
         b = _sum(e)
         a = _sum(e * centred) * r
@@ -248,6 +256,7 @@ class _Torch:
     ) -> tuple[Tensor, ...]:
         """u, the sum of the terms, A, B -> the derivatives in d, scale and y."""
         output, mean, r, s, centred, index = constants
+        # written into: the terms were made for this sum, and nobody else has them
         u = terms[0] if len(terms) == 1 else terms[0].add_(terms[1])
         a, b = _per_channel(a), _per_channel(b)
         A = torch.zeros_like(a) if A is None else _per_channel(A)
@@ -296,12 +305,12 @@ def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> 
 
 
 def _affine(y: Tensor, mean: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    """(y - mean) slope + offset in one pass over y; the others are one number a channel."""
+    """(y - mean) slope + offset in one pass over y; the others are one number per channel."""
     return torch.addcmul(torch.addcmul(offset, mean, slope, value=-1), y, slope)
 
 
 def _pick(y: Tensor, index: Tensor) -> Tensor:
-    """P y."""
+    """P y: from each window of y the entry that was kept."""
     images, channels, height, width = index.shape
     return _flat(y).gather(1, _flat(index)).view(images, height, width, channels).permute(0, 3, 1, 2)
 
@@ -318,7 +327,7 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """One number a channel, `1 x channels x 1 x 1`."""
+    """One number per channel, `1 x channels x 1 x 1`."""
     return x.sum((0, 2, 3), keepdim=True)
 
 

@@ -39,7 +39,7 @@ class Model(NamedTuple):
 
 
 def in_bfloat16(model: Model) -> Model:
-    """The same network, computed in bfloat16 from float32 parameters and inputs to float32 logits.
+    """The network computed in bfloat16 from float32 parameters and inputs to float32 logits.
 
     The gradients, and so their norms, perturbations and updates, are float32; their error is that of bfloat16, which
     for second derivatives through max-pooling and ReLU is large.

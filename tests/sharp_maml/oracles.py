@@ -47,9 +47,9 @@ def unrolled_meta_gradient(
     mask=None,
     eta=None,
 ) -> tuple[Params, float, float]:
-    """The same numbers from a plain loop that autograd differentiates: (gradient, loss, loss where it was taken).
+    """What `meta_gradient` gives, from a plain loop under autograd: (gradient, loss, loss where it was taken).
 
-    mask: for each name what its gradient is multiplied by before an ascent. eta: of ASAM, which the ascent then is.
+    mask: for each name what its gradient is multiplied by before an ascent. eta: ASAM's, whose ascent is then taken.
     """
     query_loss = query_loss or (lambda p, e: loss(p, e.query))
     names = list(params) if inner_params is None else list(inner_params)

@@ -98,7 +98,7 @@ def test_every_direction_but_that_of_asam_has_length_one(name):
 
 @pytest.mark.parametrize("name", sorted(name for name in ASCENTS if name != "random"))
 def test_the_product_of_a_direction_is_that_of_autograd(name):
-    """Of `random` the number depends on the gradient, and the distribution does not."""
+    """Without `random`, whose numbers depend on the gradient and whose distribution does not."""
     generator = torch.Generator().manual_seed(2)
     grad = {key: value.double().requires_grad_() for key, value in GRAD.items()}
     params, w = (

@@ -195,7 +195,7 @@ def test_a_method_that_changes_what_it_is_given_is_told_by_aliasing(what):
 
 
 def test_a_gradient_that_is_the_parameters_memory_is_told_by_aliasing():
-    """That of |theta|^2 / 2, without a copy."""
+    """The gradient of |theta|^2 / 2, without a copy."""
     _, params, episodes = problem()
 
     def gradient(p, e):

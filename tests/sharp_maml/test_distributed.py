@@ -25,7 +25,7 @@ EXACT = {"rtol": 0, "atol": 1e-12}
 
 
 def launch(*arguments: str, ranks: int = 2) -> list[subprocess.Popen[str]]:
-    """The same command once a rank, as torchrun would start it, but with processes that a test can send signals to."""
+    """The command once per rank, as torchrun would start it, but with processes that a test can send signals to."""
     return [
         subprocess.Popen(
             [sys.executable, *arguments],

@@ -76,7 +76,7 @@ def test_the_interval_over_seeds_is_students(values: list[float]) -> None:
 
 
 def test_the_interval_over_episodes_is_the_conventional_one() -> None:
-    # Of 600 accuracies half are 0.4 and half are 0.6: s = 0.1 sqrt(600 / 599).
+    # Half of 600 accuracies are 0.4 and half are 0.6: s = 0.1 sqrt(600 / 599).
     estimate = interval_over_episodes([0.4, 0.6] * 300, unit="x")
     assert estimate.mean == pytest.approx(0.5)
     assert estimate.high - estimate.mean == pytest.approx(1.959964 * 0.1 / math.sqrt(599), rel=1e-6)

@@ -278,7 +278,7 @@ def test_a_checkpoint_whose_parameters_do_not_fit_its_config_is_refused(trained,
 
 
 def on_cuda(path: Path, place: Path) -> Path:
-    """The same checkpoint, as if it had been trained on a GPU."""
+    """A copy of the checkpoint, as if it had been trained on a GPU."""
     checkpoint = load_checkpoint(path)
     metadata = {**checkpoint.metadata, "config": {**checkpoint.metadata["config"], "device": "cuda"}}
     save_checkpoint(place / "best.safetensors", tensors=checkpoint.tensors, metadata=metadata)

@@ -323,7 +323,7 @@ def test_the_result_is_detached_and_the_arguments_are_untouched():
 
 
 def test_no_graph_of_the_query_set_is_kept_for_a_second_derivative():
-    """The loss of the query batch is evaluated once an episode, and its graph is gone when the next episode begins."""
+    """The loss of the query batch is evaluated once per episode, and its graph is gone when the next episode begins."""
     params, episodes = smooth_problem(7, tasks=3)
     alive, most = set(), 0
 

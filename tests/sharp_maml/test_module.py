@@ -266,7 +266,7 @@ def sequences(seed: int) -> list[Episode]:
 
 
 def meta_loss_by_hand(module: nn.Module, params: Params, episodes: list[Episode], beta: float) -> float:
-    """F at the given parameters: a copy of the module and `torch.optim.SGD`, one step a task."""
+    """F at the given parameters: a copy of the module and `torch.optim.SGD`, one step per task."""
     total = 0.0
     for support, query in episodes:
         adapted = copy.deepcopy(module)

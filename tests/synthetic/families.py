@@ -59,12 +59,12 @@ def gradients(family: Family, half: str, x: Tensor, episode: Episode) -> Tensor:
 
 
 def hessians(family: Family, half: str, x: Tensor, episode: Episode) -> Tensor:
-    """One a lane of the episode, at one x: `n x d x d`."""
+    """One Hessian per lane of the episode, at one x: `n x d x d`."""
     return torch.vmap(hessian(half_loss(family, half)), (None, 0))(x, episode)
 
 
 def root_mean_square(deviations: Tensor) -> float:
-    """Of vectors (`n x d`) or, in the operator norm, of matrices (`n x d x d`)."""
+    """The root of the mean squared norm of vectors (`n x d`) or, in the operator norm, of matrices (`n x d x d`)."""
     norms = deviations.norm(dim=-1) if deviations.dim() == 2 else torch.linalg.matrix_norm(deviations, 2)
     return float(norms.square().mean().sqrt())
 
@@ -100,7 +100,7 @@ def assert_batches_equal_one_by_one(family: Family, dim: int, seed: int) -> None
 
 
 def assert_draw_is_pure(family: Family, n: int = 6) -> None:
-    """The same seed gives the same samples whatever else is drawn; another seed, others; M episodes, n samples each."""
+    """A seed gives the same samples whatever else is drawn; another seed, others; M episodes, n samples each."""
     first = family.draw(seeded(1), n)
     torch.rand(5)
     again, other = family.draw(seeded(1), n), family.draw(seeded(2), n)

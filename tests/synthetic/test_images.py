@@ -109,7 +109,7 @@ def test_symmetric_objects_have_their_mirrors():
 
 
 def _accuracy(features):
-    """Of the nearest class mean, each over five images, in 200 draws of five test classes."""
+    """Accuracy of the nearest class mean, each over five images, in 200 draws of five test classes."""
     images = np.stack([features(render_images("test", index, range(25), size=20)) for index in range(20)])
     rng, hits = np.random.default_rng(0), []
     for _ in range(200):

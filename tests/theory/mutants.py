@@ -36,7 +36,7 @@ from theory.check.verdicts import commit_of
 ROOT = Path(__file__).parents[2]
 SOURCES = ("sharp_maml", "synthetic", "theory", "tests")
 SEED = 0
-"""Of the claims."""
+"""Seed of the claims."""
 LIMIT = 900
 """Seconds after which a process is stopped."""
 FORKED = multiprocessing.get_context("forkserver")

@@ -332,8 +332,8 @@ def table(result: Result, link: str) -> str:
         "",
         "## Every rule",
         "",
-        "Of the noisiest number. *Whole claim*: that it comes out as expected, all numbers together, each with the "
-        "truth of its pool, at the strictest level.",
+        "Probabilities are those of the noisiest number. *Whole claim*: that it comes out as expected, all numbers "
+        "together, each with the truth of its pool, at the strictest level.",
         "",
         "| claim | n, of a pool of | half-width, or edge | standard error in it | on the edge: supported | refuted "
         f"| inside, at {INSIDE[0]:g}: supported, strictest | outside, at {OUTSIDE[0]:g} or {OUTSIDE[1]:g} of a bound: "

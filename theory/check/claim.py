@@ -34,7 +34,7 @@ LEVEL = 1e-3
 """Nominal probability that any statistical decision of one run is wrong: Holm over all of them.
 
 Nominal, because the p-values take the bootstrap's and the linearised standard errors as those of a t distribution;
-`calibration.py` measures what comes of it. Those of counts are exact.
+`calibration.py` measures what comes of it. The p-values of counts are exact.
 """
 
 
@@ -83,7 +83,7 @@ class Item:
         error: Standard error; 0 for a number without one.
         n: Samples behind the standard error, or trials behind a count.
         within: A proved interval that holds the number.
-        successes: Of n trials, where the number is a share of them.
+        successes: Successes among n trials, where the number is their share.
         sample: What the number with its standard error was estimated from; in no record.
     """
 
@@ -206,7 +206,7 @@ class Rule:
         """p-value against "some number lies outside its region", and against "every number lies inside".
 
         The first is the largest over the items (an intersection-union test), the second the smallest times their
-        number. Of each item's tails at the edges (`Item.tails`); 0 or 1 without noise, or with a proved interval.
+        number. An item's tails are those at the edges (`Item.tails`); 0 or 1 without noise, or with a proved interval.
         """
         outside, inside = zip(*(self._p_values(item) for item in evidence.items), strict=True)
         return max(outside), min(1.0, min(inside) * len(inside))

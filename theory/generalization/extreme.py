@@ -33,7 +33,7 @@ class Instance:
     Attributes:
         risk: F(x; P), which is E F(x + eps; P) at most.
         empirical: The values of F(x; D).
-        probability: Of each of them.
+        probability: Probability of each of them.
         ball: max over |eps| <= alpha of F(x + eps; D) for each, from below.
         slack: How much larger it may be.
         norm: |x|.
@@ -110,7 +110,7 @@ def labels(tasks: int, *, wide: bool) -> Instance:
 
 
 def own_samples(tasks: int, reading: Reading) -> Instance:
-    """Losses 1/2 + z x clipped to [0, 1], z = +-1 of equal chance; two samples a task, both support and query; x = 0.
+    """Losses 1/2 + z x clipped to [0, 1], z = +-1 of equal chance; two samples per task, both support and query; x = 0.
 
     The inner step lowers the loss on its own samples by beta_low where they agree. F(x; P) = 1/2 for every x. Random
     tasks are all alike.

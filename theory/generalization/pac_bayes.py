@@ -46,10 +46,10 @@ gamma_gradient = 2 * beta * L0**2 / n
 """gamma_A of a gradient step: how much replacing one of n support samples moves any loss."""
 
 gamma_sam = gamma_gradient + 2 * beta * L1 * alpha * L0
-"""The same of a normalised SAM step of radius alpha, at worst: the second term does not fall with n."""
+"""gamma_A of a normalised SAM step of radius alpha, at worst: the second term does not fall with n."""
 
 gamma_sam_steep = gamma_gradient * (1 + alpha * L1 / mu)
-"""The same where the support gradient is at least mu before and after the replacement."""
+"""gamma_A of that step where the support gradient is at least mu before and after the replacement."""
 
 factor_A = 1 + 4 * beta**2 * L0**4
 """C of reading A: a query sample moves F by 1 / (n M), a support sample by 2 beta L0^2 / (n M)."""

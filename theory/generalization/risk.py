@@ -60,7 +60,7 @@ def gaussian_risk(risk: Risk, x: Tensor, deviation: float) -> Tensor:
 
 
 def sampled_risk(risk: Risk, x: Tensor, deviation: float, *, samples: int, generator: torch.Generator) -> Estimate:
-    """The same by Monte Carlo, in any dimension, with Hoeffding's interval for losses in [0, 1].
+    """The mean risk around x by Monte Carlo, in any dimension, with Hoeffding's interval for losses in [0, 1].
 
     Args:
         risk: F.

@@ -41,7 +41,7 @@ class Setting:
         reused: Whether the support set is the query set.
         fresh_tasks: Whether the risk is that of a new task, not of the tasks of the data set.
         tau: Standard deviation of a coordinate of a task's centre.
-        sigma: That of a sample around it.
+        sigma: Standard deviation of a coordinate of a sample around it.
         dim: d.
     """
 
@@ -102,8 +102,8 @@ class Trained:
 
     Attributes:
         family: The tasks of each data set.
-        support: `R x M x n x d`.
-        query: The same, of the query sets.
+        support: Samples of the support sets, `R x M x n x d`.
+        query: Samples of the query sets, likewise.
         x: Trained parameters, `R x d`.
         population: F(x; P), `R`.
     """

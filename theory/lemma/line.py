@@ -184,7 +184,7 @@ def stationary_points(slope: Quotient) -> tuple[Point, ...]:
 
 
 def sturm_points(slope: Quotient) -> tuple[Point, ...]:
-    """The same as `stationary_points` by another algorithm: a Sturm sequence, and bisection with its sign variations.
+    """What `stationary_points` gives, by another algorithm: a Sturm sequence, and bisection with its variations.
 
     Args:
         slope: The derivative.
@@ -265,7 +265,7 @@ def bracket(holds: Callable[[Fraction], bool], low: Fraction, high: Fraction, wi
         holds: True at `low`, false at `high`.
         low: Where it holds.
         high: Where it does not.
-        width: At most this far apart, positive.
+        width: How far apart they are at most, positive.
 
     Returns:
         (low, high), shrunk.

@@ -3,7 +3,7 @@
 A task's loss is a sum of functions of one linear form each plus a ridge, l(x) = sum_j phi_j(<a_j, x>) + lambda |x|^2,
 so that gradient, Hessian and third derivative are sums of phi', phi'', phi''' times powers of a_j. With T(x) = x -
 beta grad l(x), J = I - beta H(x), the gradient of MAML is the mean of J grad l(T), and its Hessian the mean of J H(T)
-J - beta D^3 l(x)[grad l(T)]; the code takes sums over the tasks, with the same zeros and signs. The same formulas run
+J - beta D^3 l(x)[grad l(T)]; the code takes sums over the tasks, with the same zeros and signs. These formulas run
 on intervals of float64, many boxes of many instances at a time, and on rigorous balls (Arb), which decide in the end.
 
 Branch and prune: a box is dropped when the gradient, or Krawczyk's operator on the box inflated by a tenth, excludes
@@ -30,7 +30,7 @@ Kind = Literal["minimum", "saddle", "maximum"]
 Pair = tuple[Any, Any]
 BITS = 128
 GRID = 16
-"""Boxes a side that the search begins with."""
+"""Boxes per side that the search begins with."""
 SMALLEST = 1e-9
 """Width at which a box is given up as undetermined."""
 MOST = 100_000
@@ -110,10 +110,10 @@ def stationary(problems: Sequence[Problem]) -> list[Count]:
     """All stationary points of each function in its region.
 
     Args:
-        problems: Of one family, with the same numbers of tasks and samples, so that their boxes are worked on together.
+        problems: Problems of one family, with the same numbers of tasks and samples: boxes are worked on together.
 
     Returns:
-        A count each.
+        A count per problem.
 
     Raises:
         ValueError: The problems differ in kind.
@@ -124,6 +124,7 @@ def stationary(problems: Sequence[Problem]) -> list[Count]:
         )
     if not problems:
         return []
+    # the precision of balls is global to the process, so that the caller's is put back
     before, ctx.prec = ctx.prec, BITS
     try:
         exact = [Function(problem, arb_number) for problem in problems]
@@ -170,11 +171,12 @@ class Function:
 
 
 class Many:
-    """The same for boxes of many problems at a time, on intervals."""
+    """Gradient and Hessian on boxes of many problems at a time, in intervals."""
 
     def __init__(self, coefficients: Sequence[Any], problems: Sequence[Problem]) -> None:
         self.trigonometric = isinstance(problems[0].family, Torus)
         beta, ridge, tasks = ([one[part] for one in coefficients] for part in range(3))
+        # the balls are rounded outwards to floats here, once
         self.beta, self.ridge = _gathered(beta), _gathered(ridge)
         self.tasks = [
             [tuple(_gathered([of[m][j][c] for of in tasks]) for c in range(4)) for j in range(len(tasks[0][m]))]
@@ -219,6 +221,7 @@ def evaluate(
         g, h, third = _derivatives(terms, ridge, x, phi, third=True)
         inner = (x[0] - beta * g[0], x[1] - beta * g[1])
         j = (1.0 - beta * h[0], -(beta * h[1]), 1.0 - beta * h[2])
+        # both enclose T on the box: the mean value form is the narrower one on small boxes, the plain one on large
         if centre is not None:
             at, _, _ = _derivatives(terms, ridge, centre, phi, third=False)
             away = (x[0] - centre[0], x[1] - centre[1])
@@ -277,6 +280,7 @@ def _waves(s: Any, a: Any, b: Any) -> tuple[Any, Any, Any]:
 def _neurons(s: Any, y: Any, weight: Any) -> tuple[Any, Any, Any]:
     """First to third derivative of weight (tanh s - y)^2, as polynomials of u = tanh s."""
     u = s.tanh()
+    # a product of intervals does not know that its factors are one number, and may be negative
     square = u.square() if isinstance(u, Interval) else u * u
     rest = (1.0 - square) * weight
     return (
@@ -298,15 +302,18 @@ def search(function: Many, problems: Sequence[Problem]) -> tuple[list[list[Array
     high = (sides[:, None, None] * upper).reshape(-1, 2)
     who = np.repeat(np.arange(len(problems)), len(corner))
     while len(low):
+        # one instance that cannot be decided must not take the memory of all others
         if len(low) > MOST:
             most = int(np.bincount(who).argmax())
             reasons[most].append(f"more than {MOST} boxes at a time")
             keep = who != most
             low, high, who = low[keep], high[keep], who[keep]
             continue
+        # inflated, both neighbours of a common side have its zeros inside: these are found twice, and `finish` sees it
         inflated = low - INFLATION * (high - low), high + INFLATION * (high - low)
         keep, one, image_low, image_high = test(function, low, high, inflated, who)
         for i in np.flatnonzero(one):
+            # the image is narrower than the box, so that its middle is where Newton's method begins
             found[who[i]].append(np.stack([inflated[0][i], inflated[1][i], (image_low[i] + image_high[i]) / 2], -1))
         rest = keep & ~one
         # A zero in the box lies in the image of the inflated box, too.
@@ -336,6 +343,7 @@ def test(
     x = tuple(Interval(inflated[0][:, i], inflated[1][:, i]) for i in range(2))
     middle = tuple(Interval.point(side.middle) for side in x)
     wide, hessian = function.at((x[0], x[1]), who, (middle[0], middle[1]))
+    # three tests, each of which may exclude a zero: the gradient as it is, its mean value form, Krawczyk's image
     keep = wide[0].holds(0.0) & wide[1].holds(0.0)
     at, _ = function.at((middle[0], middle[1]), who)
     away = (x[0] - middle[0], x[1] - middle[1])
@@ -347,6 +355,7 @@ def test(
     image = krawczyk(x, middle, at, hessian)
     inside = image[0].inside(x[0]) & image[1].inside(x[1])
     ends = np.stack([side.low for side in image], 1), np.stack([side.high for side in image], 1)
+    # zeros of the inflated box are in the image: where that misses the box, a neighbour has them
     keep &= ((ends[0] <= high) & (ends[1] >= low)).all(1)
     return keep, inside & keep, *ends
 
@@ -356,6 +365,7 @@ def krawczyk(x: Sequence[Interval], middle: Sequence[Interval], at: Pair, hessia
     a, b, d = (entry.middle for entry in hessian)
     determinant = a * d - b * b
     good = np.abs(determinant) > 1e-300
+    # any Y is right, and a poor one proves less: with Y = 0 the image is the box, which decides nothing
     scale = np.where(good, 1 / np.where(good, determinant, 1.0), 0.0)
     y = tuple(Interval.point(entry * scale) for entry in (d, -b, a))
     away = (x[0] - middle[0], x[1] - middle[1])
@@ -391,8 +401,10 @@ def refine(function: Function, box: Array) -> Ball | str:
         centre = [centre[0] - step[0], centre[1] - step[1]]
         if max(map(abs, step)) <= 1e-15 * (1 + max(map(abs, centre))):
             break
+    # so much wider than Newton's error that the image can lie inside, so narrow that other zeros are far
     width = arb(0, 1e-12)
     x = (arb(centre[0]) + width, arb(centre[1]) + width)
+    # Newton's method may have gone to another zero: that of the box is the only one inside of it
     if not all(float(side[0]) < part < float(side[1]) for side, part in zip(box, x, strict=True)):
         return f"a zero that left its box near ({centre[0]:.6g}, {centre[1]:.6g})"
     image = contracted(function, x)
@@ -400,6 +412,7 @@ def refine(function: Function, box: Array) -> Ball | str:
         return f"no proof of a zero near ({centre[0]:.6g}, {centre[1]:.6g})"
     _, (a, b, d) = function.at(x)
     determinant = a * d - b * b
+    # a ball is below or above 0 only as a whole: where it holds 0, neither is true, and the kind is not claimed
     if determinant < 0:
         return Ball(x, "saddle")
     if determinant > 0:
@@ -414,6 +427,7 @@ def contracted(function: Function, x: tuple[arb, arb]) -> tuple[arb, arb] | None
     determinant = (a * d - b * b).mid()
     if determinant == 0:
         return None
+    # an exact Y: its error would make the image wider, and it may be any matrix
     inverse = tuple((entry / determinant).mid() for entry in (d, -b, a))
     _, h = function.at(x)
     away = (x[0] - centre[0], x[1] - centre[1])
@@ -439,8 +453,10 @@ def finish(
         place = _outside(problem, ball)
         if place == "across":
             left.append(f"a zero on the boundary near ({float(ball.x[0].mid()):.6g}, {float(ball.x[1].mid()):.6g})")
+        # beyond the square only because boxes were inflated: not asked for
         if place != "inside":
             continue
+        # enclosures that overlap hold one zero or two, and are counted once only if one is proved
         again = [other for other in balls if _meet(problem, ball, other)]
         if not again:
             balls.append(ball)
@@ -473,6 +489,7 @@ def _shift(problem: Problem, ball: Ball, other: Ball) -> tuple[arb, arb]:
     """The multiples of 2 pi that bring a ball next to another one; 0 off the torus."""
     if problem.reach is not None:
         return arb(0), arb(0)
+    # the square of the torus is a little larger than one turn, so that a zero on its seam is found on both sides
     turns = [round((float(b.mid()) - float(a.mid())) / (2 * math.pi)) for a, b in zip(ball.x, other.x, strict=True)]
     return 2 * arb.pi() * turns[0], 2 * arb.pi() * turns[1]
 
@@ -516,6 +533,7 @@ def winding(function: Many, index: int, problem: Problem) -> int | None:
             wide[0].meet(at[0] + hessian[0] * away[0] + hessian[1] * away[1]),
             wide[1].meet(at[1] + hessian[1] * away[0] + hessian[2] * away[1]),
         )
+        # where one component excludes 0 the gradient stays in a half-plane, and turns by less than half a circle
         open_ = boxes[0].holds(0.0) & boxes[1].holds(0.0)
         ends = []
         for points in (starts[~open_], stops[~open_]):
@@ -523,6 +541,7 @@ def winding(function: Many, index: int, problem: Problem) -> int | None:
             g, _ = function.at(where, who[~open_])
             ends.append(np.arctan2(g[1].middle, g[0].middle))
         turn = ends[1] - ends[0]
+        # of all angles that the ends allow, the one that is less than half a circle
         total += float((turn - 2 * math.pi * np.round(turn / (2 * math.pi))).sum())
         starts, stops = starts[open_], stops[open_]
         if len(starts) and np.abs(stops - starts).max() < SMALLEST:

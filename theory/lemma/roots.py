@@ -51,7 +51,7 @@ def sturm_sequence(coefficients: Sequence[int]) -> list[list[int]]:
     """p, p' and the negated remainders of Euclid's algorithm, each up to a positive factor.
 
     Args:
-        coefficients: Those of p, the constant one first; the last is not zero.
+        coefficients: Coefficients of p, the constant one first; the last is not zero.
 
     Returns:
         Coefficients of each member, without a common divisor. Between two numbers that are no roots, p has as many

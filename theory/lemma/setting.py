@@ -56,7 +56,7 @@ def counted(family: ExactFamily, beta: Q) -> Instance:
 
 @cache
 def counted_case(name: str) -> Instance:
-    """The same for one of the named cases; kept."""
+    """One of the named cases, counted; kept."""
     return counted(CASES[name].family, CASES[name].beta)
 
 
@@ -67,7 +67,7 @@ def robust(n: int, seed: int, *, tasks: int, samples: int = 1) -> Iterator[Ratio
 
 
 def polynomials(n: int, seed: int, *, tasks: int) -> Iterator[PolynomialRegression]:
-    """n random polynomial regressions with two samples a task; the i-th is the same whatever n is."""
+    """n random polynomial regressions with two samples per task; the i-th is the same whatever n is."""
     for i in range(n):
         yield PolynomialRegression.random(random.Random(f"{seed} {tasks} polynomial {i}"), tasks=tasks)
 
@@ -88,17 +88,17 @@ def violations(label: str, holds: Callable[[Instance], bool], instances: list[In
 
 
 def lost(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Without the last point."""
+    """The points without the last."""
     return tuple(points[:-1])
 
 
 def doubled(points: Sequence[Point]) -> tuple[Point, ...]:
-    """With the last point twice."""
+    """The points with the last one twice."""
     return (*points, *points[-1:])
 
 
 def mislabelled(points: Sequence[Point]) -> tuple[Point, ...]:
-    """With the last point called a minimum if it is a maximum, and a maximum otherwise."""
+    """The points with the last one called a minimum if it is a maximum, and a maximum otherwise."""
     return (*points[:-1], *(p._replace(kind="minimum" if p.kind == "maximum" else "maximum") for p in points[-1:]))
 
 
@@ -126,5 +126,5 @@ def landscape(name: str, family: ExactFamily, beta: Q, *, reach: Q = Q(3, 5), sh
 
 
 def landscape_of(name: str, shift: float = 0.0) -> tuple[Curve, ...]:
-    """The same of a named case."""
+    """The landscape of a named case."""
     return landscape(name, CASES[name].family, CASES[name].beta, shift=shift)

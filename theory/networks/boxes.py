@@ -82,10 +82,10 @@ def stationary(problems: Sequence[Problem]) -> list[Count]:
     """All stationary points of each function.
 
     Args:
-        problems: Of one network, with the same numbers of tasks and samples, so that boxes are worked on together.
+        problems: Problems of one network, with the same numbers of tasks and samples: boxes are worked on together.
 
     Returns:
-        A count each.
+        A count per problem.
 
     Raises:
         ValueError: The problems differ in kind.
@@ -149,7 +149,7 @@ class Gradients:
 
         Args:
             x: The boxes, `d x N`.
-            who: Of which problem each is.
+            who: The problem that each box is of.
             centre: Points of the boxes, to enclose the inner step by its mean value form.
         """
         beta, identity = Interval.point(self.beta[who]), Interval.point(np.eye(self.dim)[:, :, None])
@@ -207,7 +207,7 @@ def step(
 ) -> tuple[list[tuple[Array, Array, int]], Array, Array, Owners, Owners]:
     """Boxes that hold exactly one zero each, with their owners; and what is left of the others.
 
-    Of those the ends, the side across which to cut, on which the gradient depends most, and the owners.
+    What is left is given by its ends, the side across which to cut, on which the gradient depends most, and its owners.
     """
     margin = INFLATION * (high - low) + FLAT
     x = Interval(low - margin, high + margin)
@@ -336,12 +336,12 @@ def _outer(a: Interval, b: Interval) -> Interval:
 
 
 def _times(matrix: Interval, vector: Interval) -> Interval:
-    """Of `d x d x N` and `d x N`."""
+    """Matrices `d x d x N` times vectors `d x N`."""
     return _total(_transposed(matrix) * _part(vector, np.s_[:, None]))
 
 
 def _product(a: Interval, b: Interval) -> Interval:
-    """Of `d x d x N` twice."""
+    """Matrices `d x d x N` times matrices."""
     return _total(_part(_transposed(a), np.s_[:, :, None]) * _part(b, np.s_[:, None]))
 
 

@@ -82,7 +82,7 @@ class Certificate:
     """A network's bounds.
 
     Attributes:
-        name: Of the checkpoint's run.
+        name: Name of the checkpoint's run.
         variant: Radii.
         tasks: M.
         dim: d.
@@ -187,7 +187,7 @@ def certify(network: Network, name: str, *, samples: int, judged: int, seed: int
         name: What to call it.
         samples: Pairs of a perturbation and a task for every deviation.
         judged: Episodes for each risk without perturbation.
-        seed: Of the perturbations.
+        seed: Seed of the perturbations.
 
     Returns:
         The certificate; each bound holds for all deviations at once with probability 0.95.

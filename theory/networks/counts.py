@@ -53,10 +53,10 @@ class Settings:
     """How much is done.
 
     Attributes:
-        share: Of the instances above, at least one a cell.
-        starts: Of the search, for every instance.
-        index_starts: Of the search on larger networks.
-        seed: Of tasks and starts.
+        share: Share of the instances above, at least one per cell.
+        starts: Starts of the search, for every instance.
+        index_starts: Starts of the search on larger networks.
+        seed: Seed of tasks and starts.
     """
 
     share: float = 1.0
@@ -87,7 +87,7 @@ def drawn(shape: Shape, tasks: int, shared: bool, count: int, seed: int) -> list
 
 
 def problems(families: Sequence[Neurons], ratio: Q) -> list[Problem]:
-    """With the float nearest to beta = ratio / L1."""
+    """The tasks with the float nearest to beta = ratio / L1."""
     return [Problem(family, float(ratio / family.L1)) for family in families]
 
 
@@ -126,7 +126,7 @@ def holds(low: Sequence[float], high: Sequence[float], point: np.ndarray[Any, An
 
 
 def index_distribution(settings: Settings) -> list[dict[str, Any]]:
-    """Of one set of three tasks: ERM and MAML with short and long inner steps."""
+    """The indices of one set of three tasks: ERM and MAML with short and long inner steps."""
     sines = Sines(tasks=3, seed=settings.seed)
     return [
         {"beta": beta, **sines.indices(beta, starts=settings.index_starts, seed=settings.seed)}

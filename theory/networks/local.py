@@ -157,7 +157,7 @@ def hessian_deviation(functions: Sequence[Function], params: Params) -> float:
 def bias(algorithm: Gradient, exact: Gradient, params: Params, tasks: Sequence[Episode]) -> tuple[Params, Params]:
     """The mean of an algorithm's meta-gradient over samples, less the meta-gradient of the mean losses; and the latter.
 
-    With N samples a task the second stands for grad F up to an error that shrinks like 1/N, so that a bias that comes
+    With N samples per task the second stands for grad F up to an error that shrinks like 1/N, so that a bias that comes
     from the support samples is found short by about a share of 1/N. Both have noise: the inner product of what two
     independent sets of samples give has the square of the bias as its mean, which the square of one does not.
 
@@ -196,7 +196,7 @@ def of_task(
         task: Samples of the task, at least 2.
         beta_low: Inner step size.
         steps: Number of inner steps.
-        seed: Of the random direction.
+        seed: Seed of the random direction.
 
     Returns:
         By name: the extreme eigenvalues of the support Hessian (`low`, `high`), `L0`, `L1`, `Lq`, `sg`, `sH`, `sq`; the

@@ -119,7 +119,7 @@ class Shape(NamedTuple):
     """A network: its name, its output weights, and which parameters a neuron reads.
 
     Attributes:
-        name: In tables.
+        name: Name in tables.
         output: v_k.
         inputs: How many numbers an input has.
         reads: For each neuron the input that each parameter multiplies, `None` for a bias, -1 for no input.

@@ -101,7 +101,7 @@ class Settings:
     Attributes:
         meta_batches: Sets of as many tasks as an update has; of the first task of each come the constants of a task.
         samples: Support and query sets of every task, in two halves; even, at least 4.
-        seed: Of tasks and samples.
+        seed: Seed of tasks and samples.
     """
 
     meta_batches: int = 4
@@ -362,7 +362,7 @@ def table(result: Result, link: str) -> str:
         lines.append(f"| {network['name']} | {' | '.join(cells)} |")
     lines += [
         "",
-        "## Of tasks",
+        "## Numbers of the tasks",
         "",
         "Means over tasks. Eigenvalues are of the Hessian of one support loss; L2 is the larger of the two quotients "
         "along the inner step and a random direction of its length; sH is a proxy, off by a factor of at most sqrt 2.",
@@ -377,7 +377,7 @@ def table(result: Result, link: str) -> str:
         lines.append(f"| {network['name']} | {' | '.join(f'{average(values):.3g}' for values in every)} |")
     lines += [
         "",
-        "## Of the meta-objective",
+        "## Numbers of the meta-objective",
         "",
         "Means over meta-batches. Bias and gradient are roots of mean squares, each made of two halves of the samples "
         "so that their noise cancels; the intervals hold the Monte Carlo error. With N samples in a half, about one "
@@ -427,7 +427,7 @@ def measure(path: Path, data: Path, settings: Settings, kept: Path) -> dict[str,
         path: The checkpoint.
         data: The data that it was trained on.
         settings: How to measure.
-        kept: Folder of what was measured, a file a state of a network.
+        kept: Folder of what was measured, a file per state of a network.
 
     Returns:
         Two networks of the record, by a digest of all that they depend on.

@@ -20,7 +20,7 @@ from theory.networks.boxes import Problem
 
 STEPS = 30
 LONGEST = 1.0
-"""Of a step of Newton's method, which is cut to this length."""
+"""Length of the longest step of Newton's method: a longer one is cut to it."""
 ZERO = 1e-9
 """Norm of a gradient that is taken for 0."""
 SAME = 1e-6
@@ -85,7 +85,7 @@ def found_in(problems: Sequence[Problem], *, starts: int, seed: int) -> list[Fou
     Args:
         problems: Instances with the same numbers of tasks and samples, of one network.
         starts: How many starts each; Gaussian, half of them with deviation 2 and half with 8.
-        seed: Of the starts.
+        seed: Seed of the starts.
 
     Returns:
         What was found, of each instance.
@@ -112,7 +112,7 @@ class Sines:
 
     Args:
         tasks: M.
-        seed: Of the tasks.
+        seed: Seed of the tasks.
         decay: Factor of |x|^2, which separates what the network's scalings would leave flat.
     """
 
@@ -158,7 +158,7 @@ class Sines:
         Args:
             beta: beta_low.
             starts: Gaussian starts with deviation 1.
-            seed: Of the starts.
+            seed: Seed of the starts.
 
         Returns:
             `starts`; `ended`, how many ended at a stationary point; `by_index`, how many of these for each index;

@@ -22,7 +22,7 @@ class Identity(NamedTuple):
     Attributes:
         says: The identity in words.
         left: Such as `1 G G - 2 b G`: terms that + or - separates, each a rational factor and names.
-        right: Likewise.
+        right: The right-hand side, likewise.
         below: Power of k from which on the two may differ; None if they are equal.
     """
 

@@ -23,7 +23,7 @@ with warnings.catch_warnings():
 
 RELATIVE_GAP = 1e-6
 _TOLERANCE = 1e-8
-"""Of the solver. Below it Clarabel stalls on some of these programs, without a better certificate."""
+"""Tolerance of the solver. Below it Clarabel stalls on some of these programs, without a better certificate."""
 
 
 @dataclass(frozen=True)

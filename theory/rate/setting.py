@@ -42,10 +42,10 @@ ROTATED = Wells(
         "rotation": _tensor([math.cos(_angle), -math.sin(_angle)], [math.sin(_angle), math.cos(_angle)]),
     }
 )
-"""The same wells with coordinates that depend on each other."""
+"""`WELLS` with coordinates that depend on each other."""
 
 QUIET = Wells(WELLS.support_centres, WELLS.query_centres)
-"""The same wells without noise."""
+"""`WELLS` without noise."""
 
 PRESCRIBED = variants(Schedule("prescribed"), alpha_up=Power(1.0, 0.5), alpha_low=Power(0.5, 0.0))
 """maml, up, low, both: beta_low = 0.5 / sqrt T, beta_up = 2 / sqrt T, alpha_up = 1 / sqrt T, alpha_low = 0.5."""
@@ -229,7 +229,7 @@ def measured(reading: Reading, budget: Budget, seed: int) -> NDArray[np.float64]
 
 @cache
 def averages(name: str, budget: Budget, seed: int) -> NDArray[np.float64]:
-    """The same of the reading of this name; kept."""
+    """The averages of the reading of this name; kept."""
     return measured((readings(seed) | drawn(budget, seed))[name], budget, seed)
 
 

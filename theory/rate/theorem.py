@@ -77,7 +77,7 @@ def evaluate(expression: sp.Expr, constants: Constants, **values: float) -> floa
 
     Args:
         expression: One of the above, or made of their symbols.
-        constants: Of the family.
+        constants: Constants of the family.
         **values: The other symbols, by the names that they have in this module.
 
     Returns:

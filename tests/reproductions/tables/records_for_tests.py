@@ -29,7 +29,7 @@ TIER = Tier(
     rows={"low": {"alpha_low": 0.02}}, images_a_class=24,
 )  # fmt: skip
 REAL = replace(TIER, data="miniimagenet", label="miniImageNet at a budget")
-"""The same of data that must be given."""
+"""A tier like it whose data must be given."""
 
 
 def cell(row: str = "maml", seed: int = 0, **changes: Any) -> Cell:

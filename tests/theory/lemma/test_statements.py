@@ -207,7 +207,7 @@ def piecewise(draw: st.DrawFn) -> Piecewise:
 
 
 def is_minimizer(loss, x: Q) -> bool:
-    """Of a piecewise quadratic function: not smaller at points much nearer than any of its pieces ends."""
+    """Whether a piecewise quadratic function is not smaller at points much nearer than any of its pieces ends."""
     return all(loss(x) <= loss(x + side * Q(1, 2**k)) for k in (20, 24, 28) for side in (1, -1))
 
 

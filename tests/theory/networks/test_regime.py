@@ -36,7 +36,7 @@ def network(run) -> Network:
 
 
 def altered(path, place, **settings: object):
-    """The same checkpoint with other settings in it."""
+    """A copy of the checkpoint with other settings in it."""
     checkpoint = load_checkpoint(path)
     metadata = {**checkpoint.metadata, "config": {**checkpoint.metadata["config"], **settings}}
     save_checkpoint(place / "best.safetensors", tensors=checkpoint.tensors, metadata=metadata)

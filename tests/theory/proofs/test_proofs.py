@@ -106,7 +106,7 @@ def test_what_is_no_multiplier_of_a_constraint_is_refused(extra) -> None:
 
 @pytest.mark.parametrize("proof", SMALL, ids=name)
 def test_a_certificate_is_an_inequality_between_numbers(proof) -> None:
-    """The same combination in floats, at random gradients, errors and values, constraints or not."""
+    """The certificate's combination in floats, at random gradients, errors and values, constraints or not."""
     T, eta, b, Delta, bound = proof["T"], *(float(Q(proof[key])) for key in ("eta", "b", "Delta", "bound"))
     generator = np.random.default_rng(T)
     for _ in range(200):
@@ -155,7 +155,7 @@ def test_the_tracked_identities_are_those_of_the_formulas() -> None:
 
 @pytest.mark.parametrize("proof", IDENTITIES, ids=name)
 def test_a_coefficient_that_is_off_by_a_millionth_is_refused(proof) -> None:
-    """Of every polynomial in an identity that holds altogether; below a power of k, of the terms that lie below."""
+    """Each polynomial has one that matters: any, or where an identity holds below a power of k, one below it."""
     for polynomial, terms in proof["polynomials"].items():
         changed = copy.deepcopy(proof)
         lowest = min(range(len(terms)), key=lambda place: terms[place][1].get("k", 0))

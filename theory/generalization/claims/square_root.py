@@ -48,7 +48,7 @@ def literal(name: str) -> list[float]:
 
 
 def rooted(name: str) -> list[float]:
-    """The same with the root."""
+    """Probabilities of a violation with the root, over N."""
     return [violated(number, math.sqrt(POLYLOGS[name](number) / (4 * number))) for number in NUMBERS]
 
 

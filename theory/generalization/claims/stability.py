@@ -128,17 +128,17 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 
 def half(budget: Budget, seed: int) -> Evidence:
-    """In units of half of gamma_A."""
+    """Changes in units of half of gamma_A."""
     return Evidence(largest(budget, seed, lambda n: gamma(n) / 2))
 
 
 def one_more(budget: Budget, seed: int) -> Evidence:
-    """In units of gamma_A of n + 1 samples."""
+    """Changes in units of gamma_A of n + 1 samples."""
     return Evidence(largest(budget, seed, lambda n: gamma(n + 1)))
 
 
 def constant(budget: Budget, seed: int) -> Evidence:
-    """In units of gamma_A at n = 10."""
+    """Changes in units of gamma_A at n = 10."""
     return Evidence(largest(budget, seed, lambda n: gamma(SIZES[0])))
 
 

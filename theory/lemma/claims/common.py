@@ -78,7 +78,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 
 def moved(budget: Budget, seed: int) -> Evidence:
-    """The same with the first sample of the first task moved."""
+    """Violations with the first sample of the first task moved."""
     return check(budget, seed, MOVE)
 
 

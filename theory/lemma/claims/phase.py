@@ -89,7 +89,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 
 def shuffled(budget: Budget, seed: int) -> Evidence:
-    """The same with the labels of beta L1 shuffled."""
+    """The claim's numbers with the labels of beta L1 shuffled."""
     return Evidence(one_task(budget, seed, SHUFFLED))
 
 

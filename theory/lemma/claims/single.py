@@ -84,7 +84,7 @@ def kept(label: str, cases: list[Instance]) -> tuple[Item, ...]:
 
 
 def drawn(budget: Budget, seed: int, *, tasks: int) -> Iterator[tuple[str, list[Instance]]]:
-    """Random cases by cell; of two targets a task only for one task, and few: their polynomials are of degree 69."""
+    """Random cases by cell; of two targets per task only for one task, and few: their polynomials are of degree 69."""
     for samples, n in ((1, budget.instances), (2, max(2, budget.instances // 10))):
         if samples == 1 or tasks == 1:
             families = list(robust(n, seed, tasks=tasks, samples=samples))
@@ -120,7 +120,7 @@ def two_tasks(budget: Budget, seed: int) -> Evidence:
 
 
 def c0(budget: Budget, seed: int) -> Evidence:
-    """The same asked of C0."""
+    """The claim's question, asked of C0."""
     return Evidence(kept("C0", [counted_case("C0")]))
 
 

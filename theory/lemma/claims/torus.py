@@ -47,12 +47,12 @@ def lost(zeros: tuple[Zero, ...]) -> tuple[Zero, ...]:
 
 
 def doubled(zeros: tuple[Zero, ...]) -> tuple[Zero, ...]:
-    """With the last point twice."""
+    """The points with the last one twice."""
     return (*zeros, *zeros[-1:])
 
 
 def mislabelled(zeros: tuple[Zero, ...]) -> tuple[Zero, ...]:
-    """With the last point called a saddle, or a minimum if it is one."""
+    """The points with the last one called a saddle, or a minimum if it is one."""
     return (*zeros[:-1], *(z._replace(kind="minimum" if z.kind == "saddle" else "saddle") for z in zeros[-1:]))
 
 

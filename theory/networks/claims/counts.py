@@ -103,17 +103,17 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 
 def lost(count: Count) -> Count:
-    """Without the last point."""
+    """The points without the last."""
     return Count(count.zeros[:-1], count.undetermined, count.boxes)
 
 
 def doubled(count: Count) -> Count:
-    """With the last point twice."""
+    """The points with the last one twice."""
     return Count((*count.zeros, *count.zeros[-1:]), count.undetermined, count.boxes)
 
 
 def mislabelled(count: Count) -> Count:
-    """With another index of the last point."""
+    """The points with another index of the last."""
     *others, last = count.zeros
     return Count((*others, replace(last, index=(last.index or 0) + 1)), count.undetermined, count.boxes)
 

@@ -69,7 +69,7 @@ SHARED = c2 * Lq * (BIAS - c1 * Lq * sg) * sq / sp.sqrt(M)
 
 @cache
 def coefficients(variance: sp.Expr) -> list[sp.Expr]:
-    """Of T^(-1/2), T^(-3/4) and 1/T in the bound under the prescribed schedules; there is no larger power.
+    """What T^(-1/2), T^(-3/4) and 1/T have in the bound under the prescribed schedules; no power is larger.
 
     The bound is homogeneous, an item of the claim says: b over k, V and Delta over k^2 take k^2 out of it. What is left
     is analytic at k = 0.

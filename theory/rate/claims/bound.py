@@ -111,7 +111,7 @@ def full(reading: Reading) -> sp.Expr:
 
 
 def bound(reading: Reading, c: int, h: int, t: int, formula: Formula) -> NDArray[np.float64]:
-    """The number that a formula has for schedule c at horizon t, the h-th: one, or one an instance."""
+    """The number that a formula has for schedule c at horizon t, the h-th: one, or one per instance."""
     schedule, constants = reading.schedules[c], reading.family.constants
     start = reading.start if reading.start.dim() == 1 else reading.start[c, h]
     inner, outer = schedule.beta.at(t), schedule.eta.at(t) * reading.step_factor

@@ -58,7 +58,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 
 def fixed(budget: Budget, seed: int) -> Evidence:
-    """The same ratio with a fixed beta_low."""
+    """The ratio with a fixed beta_low."""
     T, (_, sgd, of_fixed) = averages(budget, seed)
     return Evidence(
         (ratio(f"{FIXED.name}, T = {T[-1]}", of_fixed[-1], sgd[-1]),),

@@ -70,7 +70,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 
 def constant_radius(budget: Budget, seed: int) -> Evidence:
-    """The same with a radius that does not shrink."""
+    """The ratio with a radius that does not shrink."""
     T, ascending, pointing = averages(budget, seed)
     return Evidence((ratio(f"{LARGE.name}, T = {T[-1]}", pointing[2][-1], ascending[1][-1]),))
 

@@ -53,7 +53,7 @@ BETAS = (0.1, 0.5, 1.0, 2.0)
 SIGNS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 RADII = ((0.0, 0.0), (0.2, 0.0), (0.0, 0.5), (0.2, 0.5))
 LENGTH = 3.0
-"""Of the gradients that the ascent episodes have: the core must bring them to the radius."""
+"""Length of the gradients that the ascent episodes have: the core must bring them to the radius."""
 PERIOD = torch.linspace(0, 2 * math.pi, 721, dtype=torch.float64)[:-1]
 ORIGIN = torch.zeros(1, dtype=torch.float64)
 
@@ -71,10 +71,10 @@ class Case:
 
     Attributes:
         name: Name in the items.
-        constants: Of A1 and A3.
+        constants: Constants of A1 and A3.
         support: Values of the coefficients of 1 - cos x, x, x^2/2.
         query: Values of the coefficients of the query well, x, huber(x - centre).
-        centre: Of the query terms.
+        centre: Centre of the query terms.
         K: Second harmonic of the query well.
         betas: Inner step sizes.
         radii: Pairs of alpha_up and alpha_low.
@@ -254,13 +254,13 @@ def measure(
 
 
 def without(name: str, *symbols: sp.Symbol) -> Measure:
-    """The same with a constant in which some symbols are 0."""
+    """The claim's measurement with a constant in which some symbols are 0."""
     constant = {"smoothness": bounds.smoothness, "bias": bounds.bias, "variance": bounds.variance_one}[name]
     return wrong(name, constant.subs(dict.fromkeys(symbols, 0)))
 
 
 def wrong(name: str, constant: sp.Expr) -> Measure:
-    """The same with another constant."""
+    """The claim's measurement with another constant."""
     return lambda budget, seed: measure(budget, seed, **{name: constant})
 
 
