@@ -97,6 +97,9 @@ FIGURES = {
     "erm_limit": Plan(
         "With the inner step that the theorem prescribes, MAML tends to plain SGD on the query losses.", (ratios,)
     ),
+    "heavy_tails": Plan(
+        "Where the query noise has a variance the rate holds; without one the average falls more slowly."
+    ),
     "matches_maml": Plan("Sharp-MAML's average tends to that of MAML.", (partial(ratios, labels=SHOWN),)),
     "no_ascent_needed": Plan(
         "Perturbations that always point the same way do as well as those along the gradient.", (ratios,)
@@ -120,6 +123,9 @@ FIGURES = {
     "slope": Plan(
         "Under the theorem's schedules the average falls as T^(-1/2); under wrong ones it does not.",
         (slopes,),
+    ),
+    "tail": Plan(
+        "A run far above its bound is no more probable than Markov says, and with normal noise far less.", (lines,)
     ),
     "worst_case": Plan(
         "No smooth function is worse than the bound, and without a bias, b\u00a0=\u00a00, some function is as bad.",
