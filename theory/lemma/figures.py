@@ -35,9 +35,12 @@ def plane(verdict: Verdict, axes: Axes, *, objective: str) -> None:
             axes.plot(curve.x, curve.y, KINDS[kind], color=f"C{place}", markersize=4.5, label=kind)
     # The same window for both objectives.
     points = [(x, y) for curve in verdict.evidence[""].curves for x, y in zip(curve.x, curve.y, strict=True)]
-    for set_limits, values in zip((axes.set_xlim, axes.set_ylim), zip(*points, strict=True), strict=True):
-        room = 0.08 * (max(values) - min(values))
-        set_limits(min(values) - room, max(values) + room)
+    (left, right), (bottom, top) = (
+        (min(values) - room, max(values) + room)
+        for values in zip(*points, strict=True)
+        for room in [0.08 * (max(values) - min(values))]
+    )
+    axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set(title=objective, xlabel="x_1", ylabel="x_2")
 
 
