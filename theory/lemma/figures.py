@@ -33,7 +33,7 @@ def plane(verdict: Verdict, axes: Axes, *, objective: str) -> None:
         if name == objective:
             place = list(KINDS).index(kind)
             axes.plot(curve.x, curve.y, KINDS[kind], color=f"C{place}", markersize=4.5, label=kind)
-    # The same window for both objectives.
+    # Both objectives have the same window, so that they can be compared.
     points = [(x, y) for curve in verdict.evidence[""].curves for x, y in zip(curve.x, curve.y, strict=True)]
     (left, right), (bottom, top) = (
         (min(values) - room, max(values) + room)

@@ -83,7 +83,7 @@ class StudentWells(Wells):
 
     Attributes:
         support_freedom: Degrees of freedom of a support loss's linear term.
-        query_freedom: Of a query loss's.
+        query_freedom: Degrees of freedom of a query loss's.
     """
 
     support_freedom: float = 1.5
@@ -148,7 +148,7 @@ def measure(budget: Budget, seed: int) -> Evidence:
 
 
 def wrong(noise: Noise, predicted: float) -> Measure:
-    """The same slopes beside a wrong one."""
+    """The claim's slopes beside a wrong one."""
     return lambda budget, seed: Evidence(items(noise, predicted, budget, seed))
 
 
