@@ -35,7 +35,7 @@ class Appendix:
     """A chapter: what is displayed through it is numbered, and `sources` lists the records that it read.
 
     Args:
-        number: Of the chapter; figures are `number.1`, `number.2`, ...
+        number: Number of the chapter; figures are `number.1`, `number.2`, ...
     """
 
     def __init__(self, number: int) -> None:

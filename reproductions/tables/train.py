@@ -47,7 +47,7 @@ def train_missing(
     """Train the cells that have no record.
 
     Args:
-        cells: Of one table on one tier.
+        cells: Cells of one table on one tier.
         data: The tier's data, where it does not make its own.
         results: Where runs lie; nobody else may work on the tier's at the same time.
         run: What trains them.

@@ -57,7 +57,7 @@ class Settings:
         largest: Logarithm of the largest.
         seeds: Independent runs of every variant and horizon, each from a start of its own.
         samples: Minibatches of a task from which standard deviations are estimated; even.
-        seed: Of everything.
+        seed: Seed of everything that is drawn.
     """
 
     tasks: int = 4
@@ -161,7 +161,7 @@ class Tasks:
         return -(batch.targets * log_softmax(logits, -1)).sum(-1).mean()
 
     def query_loss(self, params: Params, episode: Episode) -> Tensor:
-        """The same of the queries."""
+        """Mean cross-entropy of the query batch."""
         return self.loss(params, episode.query)
 
     def draw(self, generator: torch.Generator, n: int) -> list[Episode]:

@@ -54,7 +54,7 @@ IMAGES = Path("results/data/synthetic-images-16-100")
 MEASURED_BY = "theory.networks.embedded"
 PREDICTED = -0.5
 LEVEL = 0.05
-"""Of intervals over seeds."""
+"""Level of intervals over seeds."""
 LAST = 3
 """Horizons whose slope is given apart."""
 
