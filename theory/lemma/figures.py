@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from theory.check.claim import Verdict
@@ -35,9 +36,9 @@ def plane(verdict: Verdict, axes: Axes, *, objective: str) -> None:
             axes.plot(curve.x, curve.y, KINDS[kind], color=f"C{place}", markersize=4.5, label=kind)
     # The same window for both objectives.
     points = [(x, y) for curve in verdict.evidence[""].curves for x, y in zip(curve.x, curve.y, strict=True)]
-    for set_limits, values in zip((axes.set_xlim, axes.set_ylim), zip(*points, strict=True), strict=True):
-        room = 0.08 * (max(values) - min(values))
-        set_limits(min(values) - room, max(values) + room)
+    low, high = np.min(points, axis=0), np.max(points, axis=0)
+    (left, bottom), (right, top) = low - 0.08 * (high - low), high + 0.08 * (high - low)
+    axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set(title=objective, xlabel="x_1", ylabel="x_2")
 
 
