@@ -188,7 +188,7 @@ def check_explorer(claims: dict, steps: list, before: str, after: str) -> None:
         assert shown["controls"] == [control for control in units if control != "claim"]
         assert [row[0] for row in shown["numbers"]] == [item["label"] for item in items]
         measured = [float(row[1].split(" ")[0]) for row in shown["numbers"]]
-        assert measured == pytest.approx([item["measured"] for item in items], rel=1e-3)
+        assert measured == pytest.approx([float(item["measured"]) for item in items], rel=1e-3)
         assert shown["drawn"] > 2
         assert len(shown["said"]) > 80, "the figure's text alternative"
     more, fewer = records["lemma_phase"]["payload"]["units"]["claim"]["curves"][2:4]

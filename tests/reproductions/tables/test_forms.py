@@ -185,7 +185,8 @@ def test_a_dash_is_written_as_latex_writes_it():
 def drawn(tmp_path, monkeypatch):
     """Draw a figure, and look at what was drawn."""
     kept: list[Figure] = []
-    monkeypatch.setattr(plt, "close", kept.append)
+    original = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda plot, *a, **k: (kept.append(plot), original(plot, *a, **k)))
 
     def draw(lines, notes=NOTES):
         figure("A title", "MAML", lines, notes, tmp_path / "figure.png")
@@ -194,7 +195,6 @@ def drawn(tmp_path, monkeypatch):
 
     yield draw
     monkeypatch.undo()
-    plt.close("all")
 
 
 def dots(axes, marker: str) -> list[float]:
