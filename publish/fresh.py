@@ -23,6 +23,7 @@ PLACES = {
     "theory/regime.json": "regime",
     "reliability.json": "reliability",
     "numbers.json": "numbers",
+    "kills.json": "kills",
 }
 """Where results of each kind lie, in a folder of results as in `records/`; cells of tables are in `tables/<tier>/`."""
 

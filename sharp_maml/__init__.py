@@ -46,7 +46,7 @@ from sharp_maml.data import (
     open_dataset,
     write_cache,
 )
-from sharp_maml.distributed import in_threads
+from sharp_maml.distributed import end_with_parent, in_threads
 from sharp_maml.estimates import (
     Estimate,
     clopper_pearson,
@@ -119,6 +119,7 @@ __all__ = [
     "clopper_pearson",
     "conv4",
     "dot",
+    "end_with_parent",
     "episode",
     "episode_digest",
     "epsilon_sharpness",

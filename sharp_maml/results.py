@@ -45,6 +45,7 @@ KINDS = {
     "regime": Kind(1, "make regime"),
     "reliability": Kind(1, "make torture"),
     "numbers": Kind(1, "make torture"),
+    "kills": Kind(1, "make torture"),
 }
 """Every kind of result that the repository has; all of its packages may import this one."""
 

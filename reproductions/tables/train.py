@@ -28,7 +28,7 @@ from reproductions.tables.check import TableError
 from reproductions.tables.costs import Cost, estimate, measure_costs, seconds_left
 from reproductions.tables.data import check_data, prepare_data
 from reproductions.tables.specification import Cell
-from sharp_maml import Record, RunDirectoryLock, read_records
+from sharp_maml import Record, RunDirectoryLock, end_with_parent, read_records
 from sharp_maml.progress import duration
 
 Run = Callable[[Sequence[Cell], Path, Path], None]
@@ -335,6 +335,7 @@ def _logged(log: Path, work: Work, arguments: Sequence[str]) -> None:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    end_with_parent()
     work(arguments)
 
 
