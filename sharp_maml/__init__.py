@@ -25,6 +25,7 @@ from sharp_maml.check import Law, MethodCheck, MethodError, check_method
 from sharp_maml.checkpoint import (
     Checkpoint,
     CheckpointError,
+    InUseError,
     RunDirectoryLock,
     load_checkpoint,
     save_checkpoint,
@@ -94,6 +95,7 @@ __all__ = [
     "Estimate",
     "Execution",
     "Images",
+    "InUseError",
     "Law",
     "LossFn",
     "MetaGradient",

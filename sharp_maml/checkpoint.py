@@ -37,6 +37,10 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be read, written or used. The message says what was expected, what was found, what to do."""
 
 
+class InUseError(CheckpointError):
+    """Another process works in the run directory. The message names both."""
+
+
 class Checkpoint(NamedTuple):
     """What a checkpoint holds.
 
@@ -193,7 +197,8 @@ class RunDirectoryLock:
         """Take the lock.
 
         Raises:
-            CheckpointError: Another process has it, or the directory cannot be written.
+            InUseError: Another process has it.
+            CheckpointError: The directory cannot be written, or its file system has no locks.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,7 +214,7 @@ class RunDirectoryLock:
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()
-            raise CheckpointError(
+            raise InUseError(
                 f"{self._path.parent}: the run directory is in use by process {owner}; wait for it to end or use "
                 "another directory"
             ) from error
