@@ -24,6 +24,7 @@ PLACES = {
     "reliability.json": "reliability",
     "numbers.json": "numbers",
     "kills.json": "kills",
+    "clusters.json": "clusters",
 }
 """Where results of each kind lie, in a folder of results as in `records/`; cells of tables are in `tables/<tier>/`."""
 
