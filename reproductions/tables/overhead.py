@@ -59,7 +59,7 @@ def table(result: Result) -> str:
     origin = result.provenance
     commit = f"commit {origin['commit'][:10]}" if origin["commit"] else "no commit"
     said = f"{origin['device']}, Ray {result.payload['ray']}; {commit}{', with changes' if origin['dirty'] else ''}."
-    return "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat]))])
+    return "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat])), ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
