@@ -26,6 +26,8 @@ PLACES = {
     "theory/network-rate.json": "network-rate",
     "reliability.json": "reliability",
     "numbers.json": "numbers",
+    "kills.json": "kills",
+    "clusters.json": "clusters",
 }
 """Where results of each kind lie, in a folder of results as in `records/`; cells of tables are in `tables/<tier>/`."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import page as bench
 from reproductions.study import put_between
-from reproductions.tables import forms
+from reproductions.tables import forms, overhead
 from reproductions.tables.check import check, check_settings
 from reproductions.tables.lines import Line, build_lines, notes
 from reproductions.tables.records import tracked_records
@@ -16,7 +16,7 @@ from reproductions.tables.specification import load
 from sharp_maml import Result, read_result
 from sharp_maml.config import reference
 from tests.theory import mutants
-from tests.torture import fuzz, numbers
+from tests.torture import fuzz, kills, numbers
 from theory.check import calibration
 from theory.check.claim import LEVEL, Item, Verdict
 from theory.check.report import report
@@ -60,17 +60,16 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
         texts[theory / f"{kind.upper()}.md"] = page(result, f"{LINKS}/{kind}.json")
     result = read_result(records / "reliability.json", "reliability")
     more = read_result(records / "numbers.json", "numbers")
-    texts[root / "docs/reliability.md"] = fuzz.page(result, "../records/reliability.json") + numbers.page(
-        more, "../records/numbers.json"
+    killed = read_result(records / "kills.json", "kills")
+    texts[root / "docs/reliability.md"] = (
+        fuzz.page(result, "../records/reliability.json")
+        + kills.page(killed, "../records/kills.json")
+        + numbers.page(more, "../records/numbers.json")
     )
     texts[root / "docs/settings.md"] = reference()
-    passages = (
-        bench.tables(records)
-        | _accuracies(records)
-        | _landscape(records)
-        | _as_trained(verdicts)
-        | _assumptions(records)
-    )
+    passages = {"clusters": overhead.table(read_result(records / "clusters.json", "clusters"))}
+    passages |= bench.tables(records) | _accuracies(records) | _landscape(records)
+    passages |= _as_trained(verdicts) | _assumptions(records)
     for name in FILLED:
         text = (root / name).read_text(encoding="utf-8")
         for mark, passage in passages.items():

@@ -25,6 +25,7 @@ from sharp_maml.check import Law, MethodCheck, MethodError, check_method
 from sharp_maml.checkpoint import (
     Checkpoint,
     CheckpointError,
+    InUseError,
     RunDirectoryLock,
     load_checkpoint,
     save_checkpoint,
@@ -46,7 +47,7 @@ from sharp_maml.data import (
     open_dataset,
     write_cache,
 )
-from sharp_maml.distributed import in_threads
+from sharp_maml.distributed import end_with_parent, in_threads
 from sharp_maml.estimates import (
     Estimate,
     clopper_pearson,
@@ -94,6 +95,7 @@ __all__ = [
     "Estimate",
     "Execution",
     "Images",
+    "InUseError",
     "Law",
     "LossFn",
     "MetaGradient",
@@ -119,6 +121,7 @@ __all__ = [
     "clopper_pearson",
     "conv4",
     "dot",
+    "end_with_parent",
     "episode",
     "episode_digest",
     "epsilon_sharpness",

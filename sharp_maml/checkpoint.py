@@ -9,6 +9,7 @@ what goes into a checkpoint, and `records.py`, which writes its records through 
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -34,6 +35,10 @@ _METADATA_DIGEST = "metadata_digest"  # earlier checkpoints have none
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be read, written or used. The message says what was expected, what was found, what to do."""
+
+
+class InUseError(CheckpointError):
+    """Another process works in the run directory. The message names both."""
 
 
 class Checkpoint(NamedTuple):
@@ -140,6 +145,8 @@ def previous_path(path: Path) -> Path:
 def write_atomically(path: Path, data: bytes) -> None:
     """Put `data` at `path` so that a reader, and a machine after a crash, sees the old content or all of the new.
 
+    What a killed process has left of an earlier attempt is removed.
+
     Args:
         path: The file; its directory is made if need be.
         data: The new content.
@@ -148,13 +155,19 @@ def write_atomically(path: Path, data: bytes) -> None:
         OSError: It cannot be written; the old content is untouched and no temporary file is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with suppress(OSError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # one who lives holds the lock of what it writes
+            left.unlink()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
     except BaseException:  # also an interrupt must not leave the temporary file
         with suppress(OSError):
             temporary.unlink()
@@ -184,7 +197,8 @@ class RunDirectoryLock:
         """Take the lock.
 
         Raises:
-            CheckpointError: Another process has it, or the directory cannot be written.
+            InUseError: Another process has it.
+            CheckpointError: The directory cannot be written, or its file system has no locks.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +214,7 @@ class RunDirectoryLock:
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"
             self._file.close()
-            raise CheckpointError(
+            raise InUseError(
                 f"{self._path.parent}: the run directory is in use by process {owner}; wait for it to end or use "
                 "another directory"
             ) from error

@@ -8,15 +8,16 @@ they exchange is the mean of a tree, taken before the upper ascent, so that N pr
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
+import select
 import signal
 import socket
 import subprocess
-import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -24,8 +25,11 @@ from torch import distributed
 
 from sharp_maml.base import Params
 
-SPOKEN = "SHARP_MAML_SPOKEN"
-"""Environment variable: the file whose maker, among the processes of `run_in_processes`, says what went wrong."""
+LAUNCHER = "SHARP_MAML_LAUNCHER"
+"""Environment variable of the processes of `run_in_processes`: the descriptor of a pipe that they share.
+
+The launcher has its other end, and has put a byte in: whoever reads it says what went wrong.
+"""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,6 +59,8 @@ def start(device: str) -> Ranks:
     if not distributed.is_initialized():
         if device == "cuda":  # each process of a machine its own
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        if launcher := os.environ.get(LAUNCHER):
+            _end_when_closed(int(launcher))
         # Imported later (torch's optimizers do), this module keeps the group in its functions' default arguments, so
         # that `stop` cannot end its threads, and one that frees a tensor while Python exits aborts the process.
         importlib.import_module("torch.distributed.nn.functional")
@@ -85,7 +91,7 @@ def local_ranks(n: int) -> list[dict[str, str]]:
 def run_in_processes(n: int, command: Sequence[str]) -> int:
     """Run a command in n processes of this machine, which then share their episodes; wait for all.
 
-    SIGINT and SIGTERM go on to them. When one fails, the others are ended.
+    SIGINT and SIGTERM go on to them. When one fails, or this process is killed, the others are ended.
 
     Args:
         n: Processes, at least 1.
@@ -94,14 +100,22 @@ def run_in_processes(n: int, command: Sequence[str]) -> int:
     Returns:
         The first exit code that is not 0, or 0; of a process that a signal ended, 128 + signal.
     """
-    with tempfile.TemporaryDirectory() as place:
-        return _run_in_processes(n, command, {SPOKEN: str(Path(place, "spoken"))})
+    theirs, own = os.pipe()
+    try:
+        os.set_blocking(theirs, False)
+        os.write(own, b"x")
+        return _run_in_processes(n, command, theirs)
+    finally:
+        os.close(theirs)
+        os.close(own)
 
 
-def _run_in_processes(n: int, command: Sequence[str], shared: dict[str, str]) -> int:
+def _run_in_processes(n: int, command: Sequence[str], pipe: int) -> int:
     # In sessions of their own, so that Ctrl-C in a terminal reaches each of them once, through `pass_on`.
     processes = [
-        subprocess.Popen(command, env={**os.environ, **shared, **variables}, start_new_session=True)
+        subprocess.Popen(
+            command, env={**os.environ, LAUNCHER: str(pipe), **variables}, pass_fds=[pipe], start_new_session=True
+        )
         for variables in local_ranks(n)
     ]
 
@@ -137,12 +151,32 @@ def speaks() -> bool:
 
     What the others then see is the same error, or that they lost the first.
     """
-    try:
-        if place := os.environ.get(SPOKEN):
-            Path(place).touch(exist_ok=False)
-    except OSError:  # made by another, or gone with the command that waited for this process
-        return False
-    return True
+    if (pipe := os.environ.get(LAUNCHER)) is None:
+        return True
+    with suppress(OSError):  # read by another
+        return os.read(int(pipe), 1) != b""
+    return False
+
+
+def end_with_parent() -> None:
+    """End this process of `multiprocessing`, as SIGTERM does, when the one that started it has ended, however it did.
+
+    Otherwise a process whose parent was killed works on for nobody, in a directory that the next run needs.
+    """
+    if (parent := multiprocessing.parent_process()) is not None:
+        _end_when_closed(parent.sentinel)
+
+
+def _end_when_closed(pipe: int) -> None:
+    """Wait in a thread until the other end of a pipe is closed, whatever lies in it; then end, as SIGTERM does."""
+    closed = select.poll()
+    closed.register(pipe, 0)
+
+    def watch() -> None:
+        closed.poll()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -48,6 +48,8 @@ KINDS = {
     "network-rate": Kind(1, "make network-rate"),
     "reliability": Kind(1, "make torture"),
     "numbers": Kind(1, "make torture"),
+    "kills": Kind(1, "make torture"),
+    "clusters": Kind(1, "python -m reproductions.tables.overhead"),
 }
 """Every kind of result that the repository has; all of its packages may import this one."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 import hypothesis
@@ -24,7 +26,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--omniglot",
         help="directory of Omniglot (default: environment variable OMNIGLOT, else `omniglot` beside --data)",
     )
-    parser.addoption("--require", default="", help="what must not be skipped, separated by commas: gpu, data, kernels")
+    parser.addoption(
+        "--require", default="", help="what must not be skipped, separated by commas: gpu, data, kernels, ray"
+    )
 
 
 def _absent(config: pytest.Config, kind: str, reason: str) -> NoReturn:
@@ -53,6 +57,16 @@ def data_path(pytestconfig: pytest.Config) -> Callable[[str], Path]:
         return Path(str(given[name]))
 
     return find
+
+
+@pytest.fixture
+def ray(pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Ray, whose processes find the repository."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    try:
+        return importlib.import_module("ray")
+    except ImportError:
+        _absent(pytestconfig, "ray", "no Ray: it is in the extra `ray`, which the lock files leave out")
 
 
 @pytest.fixture

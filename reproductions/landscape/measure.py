@@ -29,6 +29,7 @@ from sharp_maml import (
     Params,
     Protocol,
     add_scaled,
+    end_with_parent,
     episode,
     epsilon_sharpness,
     filter_normalised_direction,
@@ -224,5 +225,6 @@ def measure_all(
 
 def _prepare_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops them
+    end_with_parent()
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -22,10 +22,11 @@ from rich.console import Console
 from reproductions import study
 from reproductions.tables import curves, forms
 from reproductions.tables.check import TableError, check, check_settings
+from reproductions.tables.clusters import run_on_cluster, scheduler_option
 from reproductions.tables.lines import build_lines, notes, on_other_data
 from reproductions.tables.records import TRACKED, tracked_records
 from reproductions.tables.specification import Table, Tier, cells_of, load
-from reproductions.tables.train import Run, require_device, run_on_cluster, scheduler_option, train_here, train_missing
+from reproductions.tables.train import Run, require_device, train_here, train_missing
 from sharp_maml import Record, keep_freed_memory, provenance
 
 
@@ -92,9 +93,13 @@ def _parser(around: Surroundings) -> argparse.ArgumentParser:
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="train and show these rows of the table only")
     parser.add_argument("--jobs", type=int, default=2, help="cells that are trained at a time; default: 2")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:NUMBER; default: cpu")
-    parser.add_argument("--cluster", help="hand the cells to a scheduler: slurm, or local (needs the extra `cluster`)")
+    parser.add_argument("--cluster", help="hand the cells to slurm or local (extra `cluster`), or ray (extra `ray`)")
     parser.add_argument(
-        "--cluster-options", nargs="+", default=[], metavar="KEY=VALUE", help="such as timeout_min=600 gpus_per_node=1"
+        "--cluster-options",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="timeout_min=600 gpus_per_node=1, or address=HOST:6379",
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
     parser.add_argument("--tracked", action="store_true", help="build from records/tables, train nothing")

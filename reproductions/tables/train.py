@@ -1,7 +1,7 @@
 """Training the cells that are missing: one process a cell, as many at a time as asked, each resumable.
 
 `run_here` runs cells in processes that are forked from one that has imported torch and computed nothing, and watches
-them; `run_on_cluster` hands them to a scheduler. Read next: `cells.py`, which is what each process does.
+them. Read next: `cells.py`, which is what each process does; `clusters.py`, which hands cells to schedulers instead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,7 +27,7 @@ from reproductions.tables.check import TableError
 from reproductions.tables.costs import Cost, estimate, measure_costs, seconds_left
 from reproductions.tables.data import check_data, prepare_data
 from reproductions.tables.specification import Cell
-from sharp_maml import Record, RunDirectoryLock, read_records
+from sharp_maml import Record, RunDirectoryLock, end_with_parent, read_records
 from sharp_maml.progress import duration
 
 Run = Callable[[Sequence[Cell], Path, Path], None]
@@ -243,48 +242,6 @@ def _least_used(device: str, gpus: int, taken: Sequence[str]) -> str:
     return min((f"cuda:{index}" for index in range(gpus)), key=taken.count)
 
 
-def run_on_cluster(
-    cells: Sequence[Cell], data: Path, results: Path, *, cluster: str, options: Mapping[str, object], console: Console
-) -> None:
-    """Hand the cells to a scheduler through submitit, one job a cell, and wait for them.
-
-    Args:
-        cells: What to run.
-        data: The data; like `results` on a file system that the jobs share.
-        results: Where run directories lie; the jobs' own logs go to `cluster/` there.
-        cluster: `slurm`, or `local` for processes on this machine.
-        options: Parameters of submitit's executor, such as `timeout_min`, `gpus_per_node` or `slurm_partition`.
-        console: Where job numbers are shown.
-
-    Raises:
-        RuntimeError: submitit is not installed, or a job failed. Cells that were cut off go on in the next call.
-    """
-    try:
-        import submitit
-    except ImportError as error:
-        raise RuntimeError("--cluster needs submitit: pip install 'sharp-maml[cluster]'") from error
-    executor = submitit.AutoExecutor(folder=results / "cluster", cluster=cluster)
-    executor.update_parameters(name="sharp-maml", **options)
-    words = [[str(data.resolve()), str(results.resolve()), *cell.words] for cell in cells]
-    jobs = [executor.submit(run_named, each) for each in words]
-    for cell, job in zip(cells, jobs, strict=True):
-        console.print(f"{cell.row.name}, seed {cell.seed}: job {job.job_id}, log {job.paths.stderr}")
-    for cell, job in zip(cells, jobs, strict=True):
-        if (failure := job.exception()) is not None:
-            raise RuntimeError(f"{cell.row.name}, seed {cell.seed}: job {job.job_id} failed: {failure}")
-
-
-def scheduler_option(text: str) -> tuple[str, object]:
-    """Name and value of a `name=value` text; what is not a TOML value is text."""
-    name, _, value = text.partition("=")
-    if not name or not value:
-        raise TableError(f"--cluster-options must be KEY=VALUE, got {text!r}")
-    try:
-        return name, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return name, value
-
-
 def require_device(device: str, gpus: int) -> None:
     """Refuse a GPU that a machine with so many does not have.
 
@@ -335,6 +292,7 @@ def _logged(log: Path, work: Work, arguments: Sequence[str]) -> None:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    end_with_parent()
     work(arguments)
 
 

@@ -284,6 +284,27 @@ def test_an_interrupt_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pyte
     assert names_in(tmp_path) == []
 
 
+def test_what_a_killed_process_has_left_of_a_file_is_removed_and_what_a_living_one_writes_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, foreign = tmp_path / ".x.1.tmp", tmp_path / ".y.1.tmp"
+    for path in (left, foreign):
+        path.write_bytes(b"half")
+    original = os.fsync
+
+    def meanwhile(file: int) -> None:
+        """Another process, whose number is another one, writes to the same path."""
+        monkeypatch.setattr("os.fsync", original)
+        monkeypatch.setattr("os.getpid", lambda: 2)
+        write_atomically(tmp_path / "x", b"of the other")
+        assert ".x.2.tmp" not in names_in(tmp_path)
+
+    monkeypatch.setattr("os.fsync", meanwhile)
+    write_atomically(tmp_path / "x", b"new")
+    assert names_in(tmp_path) == [".y.1.tmp", "x"]
+    assert (tmp_path / "x").read_bytes() == b"new"
+
+
 def test_the_lock_refuses_a_directory_that_another_process_uses(tmp_path: Path) -> None:
     script = (
         "import sys; from sharp_maml.checkpoint import RunDirectoryLock\n"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sharp_maml import DataError, open_cache, write_cache
 from sharp_maml import train as training
 from sharp_maml.checkpoint import CheckpointError, RunDirectoryLock
+from sharp_maml.data.cache import SPLITS, is_cache
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import SETTINGS, assert_same_run, tiny_config, tiny_dataset
 
@@ -73,6 +77,63 @@ def test_a_directory_that_is_removed_under_a_run_is_not_made_again(replaced, dat
     assert list(directory.glob("*.safetensors")) == []
 
 
+PIXELS = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+IMAGES = {split: {f"{split}{index}": PIXELS for index in range(3)} for split in SPLITS}
+
+
+def assert_is_not_built(place: Path, match: str) -> None:
+    """The error names the cache, and nothing is taken for one."""
+    with pytest.raises(DataError, match=f"{re.escape(str(place))}: cannot write the data cache .*{match}"):
+        write_cache(place, name="x", splits=IMAGES)
+    assert not is_cache(place)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])
+def test_a_data_cache_on_a_disk_that_cannot_sync_is_an_error_and_built_whole_when_it_can(at, tmp_path, monkeypatch):
+    """Three splits, the index, the folder: nothing has its name before all are on the disk."""
+    original, calls = os.fsync, []
+
+    def failing(file: int) -> None:
+        calls.append(file)
+        if len(calls) >= at:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        original(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        assert_is_not_built(tmp_path / "cache", "Input/output error")
+    assert [path.name for path in tmp_path.iterdir()] == [".cache.lock"]
+    write_cache(tmp_path / "cache", name="x", splits=IMAGES)
+    open_cache(tmp_path / "cache", verify=True)
+
+
+def test_a_data_cache_that_cannot_be_renamed_is_an_error_and_leaves_nothing(tmp_path, monkeypatch):
+    def failing(*given: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", failing)
+        assert_is_not_built(tmp_path / "cache", "Input/output error")
+    assert [path.name for path in tmp_path.iterdir()] == [".cache.lock"]
+
+
+@pytest.mark.parametrize("removed", [".cache.tmp", "."])
+def test_a_directory_that_is_removed_under_the_building_of_a_data_cache_is_an_error(removed, tmp_path):
+    """That of the cache itself, and that in which it is to lie."""
+    place = tmp_path / "data" / "cache"
+
+    class Removing:
+        def __iter__(self):
+            shutil.rmtree(place.parent / removed)
+            yield PIXELS[0]
+
+    with pytest.raises(DataError, match=f"{re.escape(str(place))}: cannot write the data cache .*No such file"):
+        write_cache(place, name="x", splits={**IMAGES, "validation": {"x": Removing()}})
+    assert not is_cache(place)
+    write_cache(place, name="x", splits=IMAGES)
+    open_cache(place, verify=True)
+
+
 def in_namespace(script: str, *given: str) -> subprocess.CompletedProcess[str]:
     """Run a shell script that may mount, where that is allowed."""
     alone = ["unshare", "--map-root-user", "--mount"]
@@ -114,6 +175,33 @@ def test_a_full_disk_ends_a_run_by_one_line_that_names_the_file_and_its_last_sta
     train(config, dataset, out)
     train(config, dataset, tmp_path / "whole")
     assert_same_run(tmp_path / "whole", out)
+
+
+BUILD = """
+import sys
+import numpy as np
+from sharp_maml import DataError, write_cache
+pixels = np.zeros((8, 16, 16, 3), np.uint8)
+try:
+    write_cache(sys.argv[1], name="x", splits={each: {each: pixels} for each in ("train", "validation", "test")})
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "error"), [("size=8k", "No space left on device"), ("ro", "Read-only file system")], ids=str
+)
+def test_a_data_cache_on_a_disk_that_is_full_or_read_only_is_named_and_nothing_is_left(options, error, tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    script = 'mount -t tmpfs -o "$1" x "$2"; "$3" -c "$4" "$2/cache"; ls -A "$2"'
+    done = in_namespace(script, options, str(there), sys.executable, BUILD)
+    assert done.stderr == ""
+    said, *left = done.stdout.splitlines()
+    assert said.startswith(f"{there / 'cache'}: cannot write the data cache ({error})")
+    assert left == ([] if options == "ro" else [".cache.lock"])
 
 
 @pytest.mark.slow

@@ -298,6 +298,23 @@ def test_of_processes_that_fail_the_first_says_why(tmp_path, capfd):
     assert distributed.speaks()  # alone
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_process_ends_when_the_other_end_of_its_pipe_is_closed_and_not_before(tmp_path):
+    """Whatever lies in the pipe."""
+    theirs, own = os.pipe()
+    os.write(own, b"x")
+    if not (pid := os.fork()):
+        os.close(own)
+        distributed._end_when_closed(theirs)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.2)
+    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+    os.close(own)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+    os.close(theirs)
+
+
 def test_a_process_that_fails_ends_the_others(tmp_path):
     code = "import os, time; os.environ['RANK'] == '0' and time.sleep(60); raise SystemExit(3)"
     began = time.monotonic()

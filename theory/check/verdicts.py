@@ -18,7 +18,16 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sharp_maml import RecordError, Result, provenance, read_result, sources, write_atomically, write_result
+from sharp_maml import (
+    RecordError,
+    Result,
+    end_with_parent,
+    provenance,
+    read_result,
+    sources,
+    write_atomically,
+    write_result,
+)
 from theory.check.claim import LEVEL, Budget, Curve, Evidence, Item, Unit, Verdict, decide, registry
 
 TRACKED = Path(__file__).parents[2] / "records/theory"
@@ -198,6 +207,7 @@ def _recorded_seconds(name: str) -> float:
 def _start(progress: Any) -> None:
     global _progress
     _progress = progress
+    end_with_parent()
     torch.set_num_threads(1)
 
 

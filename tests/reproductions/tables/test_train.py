@@ -1,4 +1,4 @@
-"""Cells in processes of their own, watched, stopped and taken up again; and cells that a scheduler gets."""
+"""Cells in processes of their own, watched, stopped and taken up again."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from reproductions.tables import train
-from reproductions.tables.cells import run, run_named
-from reproductions.tables.check import TableError
+from reproductions.tables.cells import run
 from reproductions.tables.costs import Cost
 from reproductions.tables.specification import Cell, load
-from reproductions.tables.train import missing, run_on_cluster, scheduler_option, train_here
+from reproductions.tables.train import missing, train_here
 from sharp_maml import read_records, write_record
 from sharp_maml.data import open_cache
 from tests.reproductions.tables import stand_in
@@ -335,87 +333,3 @@ def test_a_command_that_is_stopped_while_its_first_cell_starts_leaves_no_cell_be
     assert "KeyboardInterrupt" in errors
     assert_nothing_left(command.pid)
     assert not list(results.rglob("ended"))
-
-
-class FakeJob:
-    def __init__(self, failure: Exception | None) -> None:
-        self.job_id, self.paths, self._failure = "17", SimpleNamespace(stderr="job.err"), failure
-
-    def exception(self) -> Exception | None:
-        return self._failure
-
-
-class FakeExecutor:
-    """What `run_on_cluster` uses of submitit; it keeps what it is given."""
-
-    made: ClassVar[list[FakeExecutor]] = []
-    failure: ClassVar[Exception | None] = None
-
-    def __init__(self, folder: Path, cluster: str) -> None:
-        self.folder, self.cluster, self.submitted, self.parameters = folder, cluster, [], {}
-        self.made.append(self)
-
-    def update_parameters(self, **parameters: object) -> None:
-        self.parameters |= parameters
-
-    def submit(self, function: object, words: list[str]) -> FakeJob:
-        self.submitted.append((function, words))
-        return FakeJob(self.failure)
-
-
-@pytest.fixture
-def executors(monkeypatch):
-    monkeypatch.setattr(FakeExecutor, "made", [])
-    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=FakeExecutor))
-    return FakeExecutor
-
-
-def on_cluster(shown: Console, results: Path = Path("results")) -> None:
-    own = [cell("maml"), cell("low", 1)]
-    options = {"timeout_min": 600}
-    run_on_cluster(own, Path("data"), results, cluster="slurm", options=options, console=shown)
-
-
-def test_a_scheduler_gets_a_job_a_cell_with_paths_that_do_not_depend_on_where_it_runs(executors):
-    shown = console()
-    on_cluster(shown)
-    (executor,) = executors.made
-    assert (executor.cluster, executor.folder) == ("slurm", Path("results/cluster"))
-    assert executor.parameters["timeout_min"] == 600
-    absolute = [str(Path.cwd() / "data"), str(Path.cwd() / "results")]
-    assert executor.submitted == [
-        (run_named, [*absolute, "table1", "maml", "smoke", "0", "cpu"]),
-        (run_named, [*absolute, "table1", "low", "smoke", "1", "cpu"]),
-    ]
-    assert "low, seed 1: job 17, log job.err" in shown.file.getvalue()
-
-
-def test_a_job_that_fails_on_a_scheduler_is_named(executors, monkeypatch):
-    monkeypatch.setattr(executors, "failure", OSError("disk full"))
-    with pytest.raises(RuntimeError, match="maml, seed 0: job 17 failed: disk full"):
-        on_cluster(console())
-
-
-def test_without_submitit_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(RuntimeError, match=r"sharp-maml\[cluster\]"):
-        on_cluster(console())
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("timeout_min=600", ("timeout_min", 600)),
-        ("slurm_partition=gpu", ("slurm_partition", "gpu")),
-        ("mem_gb=1.5", ("mem_gb", 1.5)),
-        ("slurm_comment=a=b", ("slurm_comment", "a=b")),
-    ],
-)
-def test_an_option_of_the_scheduler_is_a_name_and_a_toml_value_or_text(text, expected):
-    assert scheduler_option(text) == expected
-
-
-@pytest.mark.parametrize("text", ["timeout_min", "=3"])
-def test_an_option_of_the_scheduler_without_name_or_value_is_refused(text):
-    with pytest.raises(TableError, match="KEY=VALUE"):
-        scheduler_option(text)

@@ -1,0 +1,84 @@
+"""A short form of the kills, what the harness must notice, and the tracked record."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sharp_maml import read_result, write_atomically
+from tests.torture import kills
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
+]
+
+
+def said_of(work, monkeypatch, **options) -> list[str]:
+    """What the harness says of every kill of a case that does this work."""
+    monkeypatch.setitem(kills.CASES, "made up", kills.Case("made up", work, **options))
+    monkeypatch.setattr(kills, "SECONDS", 5)
+    return [wrong for wrong, _ in kills.measure("made up", 0, 0, None)]
+
+
+def test_a_file_that_is_written_atomically_survives_a_kill_at_each_of_its_writes(monkeypatch):
+    """Write, sync, rename, sync of the directory: each before and after."""
+    said = said_of(lambda directory: write_atomically(directory / "x.json", b'{"a": 1}'), monkeypatch)
+    assert said == [""] * 8
+
+
+def test_a_file_that_is_written_in_place_is_noticed(monkeypatch):
+    said = said_of(lambda directory: (directory / "x.json").write_text('{"a": 1}') and None, monkeypatch)
+    assert sorted(wrong.partition(":")[0] for wrong in said) == ["", "half written"]
+
+
+def test_a_file_that_is_left_over_is_noticed(monkeypatch):
+    def work(directory: Path) -> None:
+        temporary = directory / f".x.{os.getpid()}.tmp"
+        with temporary.open("w") as file:
+            file.write("x")
+        temporary.replace(directory / "x")
+
+    left = [wrong for wrong in said_of(work, monkeypatch) if wrong]
+    assert len(left) == 3  # in and after the write, and before the renaming
+    assert all(wrong.startswith("left over: ['.x.") for wrong in left)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("seconds", ""), ("loss", "x.jsonl is another one")])
+def test_another_end_is_noticed_and_another_time_is_not(monkeypatch, name, expected):
+    def work(directory: Path) -> None:
+        write_atomically(directory / "x.jsonl", f'{{"{name}": {os.getpid()}}}\n'.encode())
+
+    assert set(said_of(work, monkeypatch)) == {expected}
+
+
+def test_a_process_that_goes_on_is_noticed_and_ended(monkeypatch):
+    """The command ends; when it is killed, so that it cannot end what it has started, that goes on."""
+
+    def work(directory: Path) -> None:
+        with subprocess.Popen(["sleep", "60"], start_new_session=True) as process:
+            time.sleep(0.5)
+            process.kill()
+
+    said = said_of(work, monkeypatch, kills=1)
+    assert said == ["still running: ['sleep 60 ']"]
+
+
+@pytest.mark.slow
+def test_what_is_killed_goes_on_to_the_end_of_what_was_not(tmp_path):
+    command = [sys.executable, "-m", "tests.torture.kills", "--kills", "1", "--output", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--only", "cell", "cache", "launcher", "cells"],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    cases = read_result(tmp_path / "kills.json", "kills").payload["cases"]
+    assert [(name, entry["kills"], entry["lost"]) for name, entry in cases.items()] == [
+        (name, 1, 0) for name in ("cell", "cache", "launcher", "cells")
+    ]
