@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks import page as bench
 from reproductions.study import put_between
-from reproductions.tables import forms, overhead
+from reproductions.tables import forms
 from reproductions.tables.check import check, check_settings
 from reproductions.tables.lines import Line, build_lines, notes
 from reproductions.tables.records import tracked_records
@@ -16,7 +16,7 @@ from reproductions.tables.specification import load
 from sharp_maml import Result, read_result
 from sharp_maml.config import reference
 from tests.theory import mutants
-from tests.torture import fuzz, kills, numbers
+from tests.torture import fuzz, numbers
 from theory.check import calibration
 from theory.check.claim import LEVEL, Item, Verdict
 from theory.check.report import report
@@ -60,14 +60,11 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
         texts[theory / f"{kind.upper()}.md"] = page(result, f"{LINKS}/{kind}.json")
     result = read_result(records / "reliability.json", "reliability")
     more = read_result(records / "numbers.json", "numbers")
-    killed = read_result(records / "kills.json", "kills")
-    texts[root / "docs/reliability.md"] = (
-        fuzz.page(result, "../records/reliability.json")
-        + kills.page(killed, "../records/kills.json")
-        + numbers.page(more, "../records/numbers.json")
+    texts[root / "docs/reliability.md"] = fuzz.page(result, "../records/reliability.json") + numbers.page(
+        more, "../records/numbers.json"
     )
     texts[root / "docs/settings.md"] = reference()
-    passages = {"clusters": overhead.table(read_result(records / "clusters.json", "clusters"))}
+    passages = {"clusters": _clusters(read_result(records / "clusters.json", "clusters"))}
     passages |= bench.tables(records) | _accuracies(records) | _landscape(records)
     passages |= _as_trained(verdicts) | _assumptions(records)
     for name in FILLED:
@@ -77,6 +74,18 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
                 text = put_between(text, mark, passage)
         texts[root / name] = text
     return texts
+
+
+def _clusters(result: Result) -> str:
+    """The seconds by number of cells, and the milliseconds of each cell after the first, in markdown."""
+    lines = ["| cells | until the first ends, s | until all end, s | each further cell, ms |", "|--:|--:|--:|--:|"]
+    for count, (first, last) in result.payload["seconds"].items():
+        each = f"{1000 * (last - first) / (int(count) - 1):.1f}" if int(count) > 1 else ""
+        lines.append(f"| {int(count):,} | {first:.1f} | {last:.1f} | {each} |")
+    origin = result.provenance
+    commit = f"commit {origin['commit'][:10]}" if origin["commit"] else "no commit"
+    said = f"{origin['device']}, Ray {result.payload['ray']}; {commit}{', with changes' if origin['dirty'] else ''}."
+    return "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat])), ""])
 
 
 def _accuracies(records: Path) -> dict[str, str]:

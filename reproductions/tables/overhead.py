@@ -50,18 +50,6 @@ def measure(count: int) -> list[float]:
     return [clock.times[0] - began, clock.times[-1] - began]
 
 
-def table(result: Result) -> str:
-    """The seconds by number of cells, and the milliseconds of each cell after the first, in markdown."""
-    lines = ["| cells | until the first ends, s | until all end, s | each further cell, ms |", "|--:|--:|--:|--:|"]
-    for count, (first, last) in result.payload["seconds"].items():
-        each = f"{1000 * (last - first) / (int(count) - 1):.1f}" if int(count) > 1 else ""
-        lines.append(f"| {int(count):,} | {first:.1f} | {last:.1f} | {each} |")
-    origin = result.provenance
-    commit = f"commit {origin['commit'][:10]}" if origin["commit"] else "no commit"
-    said = f"{origin['device']}, Ray {result.payload['ray']}; {commit}{', with changes' if origin['dirty'] else ''}."
-    return "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat])), ""])
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m reproductions.tables.overhead", description=__doc__.split("\n")[0])

@@ -323,9 +323,18 @@ def difference(whole: Path, directory: Path) -> str:
         return f"left over: {sorted(map(str, names - expected))}, missing: {sorted(map(str, expected - names))}"
     for name in sorted(names):
         of_run = name.name in OWN or name.parts[-1].endswith(".lock") or ".previous." in name.name
-        if not of_run and content(whole / name) != content(directory / name):
-            return f"{name} is another one"
+        if not of_run and (found := content(directory / name)) != (of_whole := content(whole / name)):
+            return f"{name} is another one{_where(of_whole, found)}"
     return ""
+
+
+def _where(one: Any, other: Any) -> str:
+    """Where two values that differ do so first, and how."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping) and one.keys() == other.keys():
+        return next(f", {key}{_where(one[key], other[key])}" for key in one if one[key] != other[key])
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        return next(f", {i}{_where(a, b)}" for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
+    return f": {one!r:.100} and {other!r:.100}"
 
 
 def strike(case: Case, directory: Path, scale: float, choose: random.Random, point: tuple[int, bool] | None) -> bool:
