@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime network-rate certificate counts proofs mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime network-rate certificate counts proofs clusters mutants slow long coverage bench bench-training lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -100,6 +100,9 @@ network-rate: $(VENV)/dev  ## does the rate hold on a network? SGD at the prescr
 	$(RUN) -m synthetic.images $(or $(RESULTS),results)/data/synthetic-images-16-100 --size 16
 	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.rate --data $(or $(RESULTS),results)/data/synthetic-images-16-100 \
 	  --output $(or $(RESULTS),results)/theory
+
+clusters: $(VENV)/dev  ## what handing cells to Ray costs, on a cluster of this machine (needs `pip install ray`): RESULTS=dir
+	OMP_NUM_THREADS=1 $(RUN) -m reproductions.tables.overhead $(if $(RESULTS),--output $(RESULTS))
 
 mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and who notices (a quarter of an hour): RESULTS=dir
 	$(RUN) -m tests.theory.mutants $(if $(RESULTS),--output $(RESULTS)/theory)

@@ -49,7 +49,7 @@ KINDS = {
     "reliability": Kind(1, "make torture"),
     "numbers": Kind(1, "make torture"),
     "kills": Kind(1, "make torture"),
-    "clusters": Kind(1, "python -m reproductions.tables.overhead"),
+    "clusters": Kind(1, "make clusters"),
 }
 """Every kind of result that the repository has; all of its packages may import this one."""
 

@@ -158,7 +158,8 @@ def wanted() -> list[Requirement]:
     texts = [
         *PROJECT["dependencies"],
         *build,
-        *(text for extra in PROJECT["optional-dependencies"].values() for text in extra),
+        # Ray is nobody's need but its users', and large: the lock for development leaves it out.
+        *(text for name, extra in PROJECT["optional-dependencies"].items() if name != "ray" for text in extra),
     ]
     return [requirement for requirement in map(Requirement, texts) if requirement.name != PROJECT["name"]]
 

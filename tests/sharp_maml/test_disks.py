@@ -119,7 +119,7 @@ def test_a_data_cache_that_cannot_be_renamed_is_an_error_and_leaves_nothing(tmp_
 
 @pytest.mark.parametrize("removed", [".cache.tmp", "."])
 def test_a_directory_that_is_removed_under_the_building_of_a_data_cache_is_an_error(removed, tmp_path):
-    """That of the cache itself, and that in which it is to lie."""
+    """The directory of the cache itself, and the one in which it is to lie."""
     place = tmp_path / "data" / "cache"
 
     class Removing:

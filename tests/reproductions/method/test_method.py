@@ -157,7 +157,7 @@ def test_recorded_distances_recompute():
         assert row["sharp"] == pytest.approx(np.median(sharp), rel=1e-3, abs=1e-7)
 
 
-@pytest.mark.parametrize("part", ["trajectories", "step", "sketch", "lower_level"])
+@pytest.mark.parametrize("part", ["trajectories", "step", "lower_level"])
 def test_figures_are_drawn_from_the_record_alone(part, tmp_path):
     figure = getattr(figures, f"drawn_{part}")(RECORD)
     figure.savefig(tmp_path / "figure.png")

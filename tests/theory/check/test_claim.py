@@ -15,9 +15,10 @@ from scipy import stats
 import theory
 from theory.check.budgets import TEST
 from theory.check.claim import HEADINGS, LEVEL, Claim, Evidence, Item, Rule, Unit, decide, load, paragraphs, registry
-from theory.check.figures import draw
+from theory.check.figures import Plan, draw
 from theory.generalization import claims
 from theory.generalization.claims import ball
+from theory.generalization.figures import FIGURES
 
 BOUND = Rule("at most", below=math.inf, above=0.0)
 WITHIN = Rule("within 0.1", below=0.1, above=0.1)
@@ -176,13 +177,14 @@ def one_file_more(tmp_path, monkeypatch):
     text = Path(str(ball.__file__)).read_text(encoding="utf-8")
     (tmp_path / "added.py").write_text(text.replace("RADIUS, NUMBER = 0.5, 500", "RADIUS, NUMBER = 0.4, 500"))
     monkeypatch.setattr(claims, "__path__", [*claims.__path__, str(tmp_path)])
+    monkeypatch.setitem(FIGURES, "added", Plan("The mean risk stays below the maximum over a smaller ball."))
     registry.cache_clear()
     yield registry()
     registry.cache_clear()
     sys.modules.pop("theory.generalization.claims.added", None)
 
 
-def test_a_claim_is_added_by_its_file_alone(one_file_more, tmp_path) -> None:
+def test_a_claim_is_added_by_its_file_and_the_sentence_of_its_figure(one_file_more, tmp_path) -> None:
     added = one_file_more["generalization_added"]
     measures = {"": added.measure, **added.controls}
     evidence_of = {Unit(added.id, name): measure(TEST, 0) for name, measure in measures.items()}
