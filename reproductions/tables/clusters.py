@@ -47,8 +47,8 @@ def run_on_cluster(
         results: Where run directories lie; submitit's own files go to `cluster/` there.
         cluster: `slurm`; `local`, submitit's processes on this machine; or `ray`.
         options: Options of submitit's executor, such as `timeout_min`, `gpus_per_node` or `slurm_partition`; of Ray,
-            `address` (without one a cluster is made of this machine) and what it is told of each cell, such as `num_cpus`,
-            `num_gpus`, `memory` or `max_retries`.
+            `address` (without one a cluster is made of this machine) and what it is told of each cell, such as
+            `num_cpus`, `num_gpus`, `memory` or `max_retries`.
         console: Where it is shown what was handed over.
         work: What is done with the words that name a cell; importable where it is done.
 
