@@ -70,7 +70,7 @@ def test_a_claim_is_measured_at_a_budget_and_options_go_on(tmp_path):
     done = process("claims", "run", "generalization_ball", "--budget", "smoke", "--jobs", "1", place=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "too small" in done.stdout
-    assert (tmp_path / "results/theory/records/generalization_ball.json").exists()
+    assert (tmp_path / "results/theory/claims/generalization_ball.json").exists()
 
 
 @pytest.mark.slow
