@@ -239,7 +239,7 @@ def machine(result: Result) -> str:
     return (
         f"{origin['device']}, {origin['threads']} threads, torch {origin['torch']}, GEMM "
         f"{gemm[0]:.0f} to {gemm[-1]:.0f} GFLOP/s; medians of {rows[0]['ratio']['plain']['n']} turns, "
-        f"[least, most]; commit {origin['commit'][:10]}.\n{_caveat(result)}"
+        f"[least, most]; {result.code}.\n{_caveat(result)}"
     )
 
 

@@ -82,9 +82,7 @@ def _clusters(result: Result) -> str:
     for count, (first, last) in result.payload["seconds"].items():
         each = f"{1000 * (last - first) / (int(count) - 1):.1f}" if int(count) > 1 else ""
         lines.append(f"| {int(count):,} | {first:.1f} | {last:.1f} | {each} |")
-    origin = result.provenance
-    commit = f"commit {origin['commit'][:10]}" if origin["commit"] else "no commit"
-    said = f"{origin['device']}, Ray {result.payload['ray']}; {commit}{', with changes' if origin['dirty'] else ''}."
+    said = f"{result.provenance['device']}, Ray {result.payload['ray']}; {result.code}."
     return "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat])), ""])
 
 

@@ -85,6 +85,12 @@ class Result:
         return "{\n " + ",\n ".join(lines) + "\n}\n"
 
     @property
+    def code(self) -> str:
+        """Which code measured it, in words."""
+        commit = f"commit {self.provenance['commit'][:10]}" if self.provenance["commit"] else "no commit"
+        return f"{commit}{', with changes' if self.provenance['dirty'] else ''}"
+
+    @property
     def caveat(self) -> str:
         """What is said beside the numbers where today's code may not give them; empty where it would.
 

@@ -52,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(" ".join(error.format_message().split()).rstrip(".") + hint)
     except (ValueError, OSError) as error:
         return _failed(error)
+    except RuntimeError as error:
+        from sharp_maml import NonFiniteError  # whoever raises it has imported it
+
+        if isinstance(error, NonFiniteError):
+            return _failed(error)
+        raise
     return code or 0
 
 
@@ -134,7 +140,7 @@ def evaluate(
     threads: Annotated[int, typer.Option(help="Threads of torch; 0 leaves its choice.")] = 0,
     record: Annotated[Path | None, typer.Option(help="Write the record (JSON) here.")] = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Measure the accuracy of a checkpoint.
 
     Over fixed episodes, with a 95% interval over episodes.
@@ -142,7 +148,7 @@ def evaluate(
     import torch
     from rich.progress import Progress
 
-    from sharp_maml import Config, NonFiniteError, keep_freed_memory, load_checkpoint, open_dataset, write_record
+    from sharp_maml import Config, keep_freed_memory, load_checkpoint, open_dataset, write_record
     from sharp_maml.evaluate import PRESETS, entry
     from sharp_maml.evaluate import evaluate as judge
 
@@ -156,28 +162,25 @@ def evaluate(
     config = Config.from_mapping(entry(trained, "config"))
     dataset = open_dataset(data, size=config.image_size, ways=config.ways)
     modes: tuple[Mode, ...] = get_args(Mode) if batch_norm == "both" else (batch_norm,)
-    try:
-        with Progress(transient=True, disable=as_json or not sys.stdout.isatty()) as bar:
-            task = bar.add_task("episodes", total=n)
-            found = judge(
-                trained,
-                dataset,
-                name=checkpoint.parent.name or "checkpoint",
-                split=split,
-                episodes=n,
-                modes=modes,
-                test_steps=test_steps,
-                queries=queries,
-                device=device,
-                on_episode=lambda index: bar.advance(task),
-            )
-    except NonFiniteError as error:
-        return _failed(error)
+    with Progress(transient=True, disable=as_json or not sys.stdout.isatty()) as bar:
+        task = bar.add_task("episodes", total=n)
+        found = judge(
+            trained,
+            dataset,
+            name=checkpoint.parent.name or "checkpoint",
+            split=split,
+            episodes=n,
+            modes=modes,
+            test_steps=test_steps,
+            queries=queries,
+            device=device,
+            on_episode=lambda index: bar.advance(task),
+        )
     if record:
         write_record(record, found)
     if as_json:
         print(found.to_result(), end="")
-        return 0
+        return
     for mode in modes:
         estimate = found.metrics[f"accuracy_{mode}"]
         print(
@@ -186,7 +189,6 @@ def evaluate(
         )
     if record:
         print(f"record: {record}")
-    return 0
 
 
 @app.command(epilog="\b\nExample:\n  sharp-maml adapt results/runs/own_classes/seed0/best.safetensors LABELLED IMAGES")

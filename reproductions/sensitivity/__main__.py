@@ -20,7 +20,7 @@ from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.lines import printed_gain
 from reproductions.tables.specification import Table, Tier, cells_of, load
-from sharp_maml import Result, joint_sources, keep_freed_memory, provenance, write_result
+from sharp_maml import NonFiniteError, Result, joint_sources, keep_freed_memory, provenance, write_result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped; what was judged is kept: the same command goes on from there")
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, NonFiniteError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

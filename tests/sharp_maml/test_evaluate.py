@@ -16,7 +16,7 @@ from sharp_maml import CheckpointError, Config, Protocol, episode, load_checkpoi
 from sharp_maml.evaluate import EVALUATION_SEED, PRESETS, correct_counts, evaluate
 from sharp_maml.methods import build
 from sharp_maml.train import train
-from tests.sharp_maml.tiny import tiny_config, tiny_dataset
+from tests.sharp_maml.tiny import tiny_config, tiny_dataset, tiny_run
 
 PROTOCOL = Protocol(3, 1, 4)
 MODE = "transductive"
@@ -24,11 +24,8 @@ MODE = "transductive"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A data set and a run directory, read by all tests and changed by none."""
-    place = tmp_path_factory.mktemp("evaluate")
-    dataset = tiny_dataset(place / "tiny")
-    train(tiny_config(alpha_low=0.05, seed=7), dataset, place / "run")
-    return dataset, place / "run/best.safetensors", place / "tiny"
+    """A data set and a run of it, read by all tests and changed by none."""
+    return tiny_run(tmp_path_factory.mktemp("evaluate"))
 
 
 def counts(dataset, settings=None, split="test", episodes=6, seed=0):

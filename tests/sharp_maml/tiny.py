@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from sharp_maml import Config, Dataset, load_checkpoint, write_cache
+from sharp_maml.train import train
 
 SETTINGS = {
     "image_size": 16,
@@ -47,6 +48,13 @@ def tiny_dataset(directory: Path, *, size: int = 16, channels: int = 3, seed: in
             for split in ("train", "validation", "test")
         },
     )
+
+
+def tiny_run(place: Path) -> tuple[Dataset, Path, Path]:
+    """A data set, the best checkpoint of a run on it, and where the data lie."""
+    dataset = tiny_dataset(place / "tiny")
+    train(tiny_config(alpha_low=0.05, seed=7), dataset, place / "run")
+    return dataset, place / "run/best.safetensors", place / "tiny"
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -8,18 +8,14 @@ import torch
 
 from sharp_maml import BatchNorm, load_checkpoint, read_records, save_checkpoint
 from sharp_maml.evaluate import PRESETS, evaluate
-from sharp_maml.train import train
 from sharp_maml_command import Mode, main
-from tests.sharp_maml.tiny import tiny_config, tiny_dataset
+from tests.sharp_maml.tiny import tiny_run
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A data set and a run directory, read by all tests and changed by none."""
-    place = tmp_path_factory.mktemp("evaluate")
-    dataset = tiny_dataset(place / "tiny")
-    train(tiny_config(alpha_low=0.05, seed=7), dataset, place / "run")
-    return dataset, place / "run/best.safetensors", place / "tiny"
+    """A data set and a run of it, read by all tests and changed by none."""
+    return tiny_run(tmp_path_factory.mktemp("evaluate"))
 
 
 def test_the_command_prints_both_accuracies_with_their_intervals_and_writes_the_record(trained, tmp_path, capsys):

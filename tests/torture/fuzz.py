@@ -122,7 +122,6 @@ def page(result: Result, link: str) -> str:
     """The result in markdown, which links its record."""
     kinds, origin = result.payload["kinds"], result.provenance
     inputs, faults = (sum(entry[of] for entry in kinds.values()) for of in ("inputs", "faults"))
-    commit = f"commit {origin['commit'][:10]}" if origin["commit"] else "no commit"
     lines = [
         "# Reliability",
         "",
@@ -143,7 +142,7 @@ def page(result: Result, link: str) -> str:
     ]
     lines += [
         "",
-        f"Seed {result.payload['seed']}; {commit}{', with changes' if origin['dirty'] else ''}; "
+        f"Seed {result.payload['seed']}; {result.code}; "
         f"Python {origin['python']}, torch {origin['torch']}. "
         "Memory is over what the process had before the input. An input that is accepted was "
         "not damaged where it matters, or is now another valid one. What was found on the way stays as tests: "
@@ -153,6 +152,15 @@ def page(result: Result, link: str) -> str:
         "What a process opens, writes and starts is in the repository's `SECURITY.md`.",
     ]
     return "\n".join([*lines, ""])
+
+
+def earlier(path: Path, run: Result) -> dict[str, Any]:
+    """What a run that was cut off has written down, to go on from: one of the same clean code and seed, or nothing."""
+    if not path.exists() or run.provenance["dirty"]:
+        return {}
+    before = read_result(path, run.kind)
+    is_same = before.provenance == run.provenance and before.payload["seed"] == run.payload["seed"]
+    return dict(before.payload) if is_same else {}
 
 
 def _new(kind: str) -> dict[str, Any]:
@@ -171,11 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("results"), help="folder (default %(default)s)")
     options = parser.parse_args(arguments)
     path, origin = options.output / "reliability.json", provenance(module="tests.torture.fuzz")
-    kinds: dict[str, dict[str, Any]] = {}
-    if path.exists() and not origin["dirty"]:
-        before = read_result(path, "reliability")
-        if before.provenance == origin and before.payload["seed"] == options.seed:
-            kinds = before.payload["kinds"]
+    kinds = earlier(path, Result("reliability", origin, {"seed": options.seed})).get("kinds", {})
     for kind in options.only:
         entry = kinds.setdefault(kind, _new(kind))
         numbers, began = range(entry["inputs"], options.inputs), time.monotonic()

@@ -43,13 +43,13 @@ from sharp_maml import (
     load_checkpoint,
     open_cache,
     provenance,
-    read_result,
     write_atomically,
     write_cache,
     write_result,
 )
 from tests.reproductions.tables.records_for_tests import dataset
 from tests.sharp_maml.tiny import SETTINGS
+from tests.torture.fuzz import earlier
 from theory.check.claim import registry
 
 SECONDS = 120
@@ -64,7 +64,7 @@ OWN = {".lock", "log.txt", cells.EPISODES}
 """Files of a run directory that say what happened there, by name; so do those of TensorBoard."""
 
 
-PRELOADED = ["torch._dynamo", "torch.utils.tensorboard", "seaborn"]
+PRELOADED = ["torch._dynamo", "torch.utils.tensorboard"]
 """What runs would import each for itself."""
 
 
@@ -445,9 +445,8 @@ def page(result: Result, link: str) -> str:
         "|---|--:|--:|",
         *(f"| {entry['what']} | {entry['kills']} | {entry['lost']} |" for entry in found.values()),
         "",
-        f"Seed {result.payload['seed']}; {origin['device']}, torch {origin['torch']}; "
-        f"{'commit ' + origin['commit'][:10] if origin['commit'] else 'no commit'}"
-        f"{', with changes' if origin['dirty'] else ''}. [Record]({link}). Rerun: `make torture`.",
+        f"Seed {result.payload['seed']}; {origin['device']}, torch {origin['torch']}; {result.code}. [Record]({link}). "
+        "Rerun: `make torture`.",
         *(["", result.caveat] if result.caveat else []),
     ]
     return "\n".join([*lines, ""])
@@ -468,11 +467,7 @@ def main(arguments: list[str] | None = None) -> int:
         importlib.import_module(module)
     registry()
     path, origin = options.output / "kills.json", provenance(module="tests.torture.kills")
-    found: dict[str, dict[str, Any]] = {}
-    if path.exists() and not origin["dirty"]:
-        before = read_result(path, "kills")
-        if before.provenance == origin and before.payload["seed"] == options.seed:
-            found = before.payload["cases"]
+    found = earlier(path, Result("kills", origin, {"seed": options.seed})).get("cases", {})
     for name in options.only:
         entry = found.setdefault(name, {"what": CASES[name].what, "kills": 0, "lost": 0, "shown": []})
         began = time.monotonic()

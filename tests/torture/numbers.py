@@ -436,9 +436,8 @@ def page(result: Result, link: str) -> str:
         "are in the record, so that every other machine compares: the tests compute them again where they run, and "
         f"allow half of the digits, {TOLERANCE['float32']:.1e} in float32 and {TOLERANCE['float64']:.1e} in float64.",
         "",
-        f"{origin['device']}, {origin['kernels']} kernels, torch {origin['torch']}; "
-        f"{'commit ' + origin['commit'][:10] if origin['commit'] else 'no commit'}"
-        f"{', with changes' if origin['dirty'] else ''}. [Record]({link}). Rerun: `make torture`.",
+        f"{origin['device']}, {origin['kernels']} kernels, torch {origin['torch']}; {result.code}. [Record]({link}). "
+        "Rerun: `make torture`.",
         *(["", result.caveat] if result.caveat else []),
     ]
     return "\n".join([*lines, ""])

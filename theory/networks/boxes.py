@@ -43,6 +43,11 @@ class Problem(NamedTuple):
     beta: float
 
 
+def problems(families: Sequence[Neurons], ratio: Fraction) -> list[Problem]:
+    """The tasks of each family with the float nearest to beta = ratio / L1."""
+    return [Problem(family, float(ratio / family.L1)) for family in families]
+
+
 @dataclass(frozen=True)
 class Zero:
     """A stationary point: the only one in the box [low, high], and its index; None where that was not decided."""
@@ -76,6 +81,13 @@ class Count:
     def minima(self) -> int:
         """How many minima."""
         return sum(zero.index == 0 for zero in self.zeros)
+
+    def is_near(self, point: Array, distance: float) -> bool:
+        """Whether a box holds a point, or comes so near to it in each coordinate."""
+        return any(
+            np.all(np.array(zero.low) - distance <= point) and np.all(point <= np.array(zero.high) + distance)
+            for zero in self.zeros
+        )
 
 
 def stationary(problems: Sequence[Problem]) -> list[Count]:

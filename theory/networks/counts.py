@@ -19,7 +19,6 @@ Writes a record, a figure and a page. Read next: `neurons.py`, `boxes.py`.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import time
 from collections import Counter
@@ -31,15 +30,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 import torch
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from sharp_maml import Result, provenance
+from theory.check.figures import MARKERS
 from theory.check.verdicts import commit_of, write_page
-from theory.networks.boxes import Count, Problem, stationary
-from theory.networks.neurons import SHAPES, Neurons, Shape
-from theory.networks.search import Sines, found_in
+from theory.networks.boxes import Count, problems, stationary
+from theory.networks.neurons import SHAPES
+from theory.networks.search import ROUNDING, Sines, found_in
 
 SAMPLES = 2
 RATIOS = {2: (Q(0), Q(1, 2), Q(2), Q(8)), 3: (Q(0), Q(1, 2), Q(2)), 4: (Q(0), Q(1, 2))}
@@ -78,24 +78,12 @@ def cells() -> list[dict[str, Any]]:
     ]
 
 
-def drawn(shape: Shape, tasks: int, shared: bool, count: int, seed: int) -> list[Neurons]:
-    """Random tasks; the i-th has the same query samples whatever else is asked."""
-    return [
-        shape.draw(random.Random(f"{seed} {shape.name} {tasks} {i}"), tasks=tasks, samples=SAMPLES, shared=shared)
-        for i in range(count)
-    ]
-
-
-def problems(families: Sequence[Neurons], ratio: Q) -> list[Problem]:
-    """The tasks with the float nearest to beta = ratio / L1."""
-    return [Problem(family, float(ratio / family.L1)) for family in families]
-
-
 def measured(cell: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
     """The instances of a cell: counts, and what the search found."""
     shape, began = cell["shape"], time.process_time()
     count = max(1, round(settings.share * INSTANCES[shape.dim]))
-    these = problems(drawn(shape, cell["tasks"], cell["shared"], count, settings.seed), cell["ratio"])
+    families = shape.families(settings.seed, count, tasks=cell["tasks"], samples=SAMPLES, shared=cell["shared"])
+    these = problems(families, cell["ratio"])
     counts = stationary(these)
     seconds = time.process_time() - began
     found = found_in(these, starts=settings.starts, seed=settings.seed)
@@ -108,7 +96,7 @@ def measured(cell: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 def entry(count: Count, found: np.ndarray[Any, Any]) -> dict[str, Any]:
     """An instance of the record."""
-    inside = sum(any(holds(zero.low, zero.high, point) for zero in count.zeros) for point in found)
+    inside = sum(count.is_near(point, ROUNDING) for point in found)
     return {
         "points": len(count.zeros),
         "minima": count.minima,
@@ -118,11 +106,6 @@ def entry(count: Count, found: np.ndarray[Any, Any]) -> dict[str, Any]:
         "found": len(found),
         "outside": len(found) - inside,
     }
-
-
-def holds(low: Sequence[float], high: Sequence[float], point: np.ndarray[Any, Any]) -> bool:
-    """Whether a box holds a point that Newton's method found, up to its error."""
-    return bool(np.all(np.array(low) - 1e-7 <= point) and np.all(point <= np.array(high) + 1e-7))
 
 
 def index_distribution(settings: Settings) -> list[dict[str, Any]]:
@@ -221,11 +204,10 @@ def table(result: Result, link: str) -> str:
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Differences of the counts against beta L1, and the indices found."""
-    with sns.axes_style("ticks"), sns.plotting_context("paper"):
-        figure = Figure(figsize=(9, 3.6), layout="constrained")
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(6.8, 3), layout="constrained")
         left, right = figure.subplots(1, 2)
-        shapes = list(dict.fromkeys(cell["shape"] for cell in record["cells"]))
-        for place, (shape, colour) in enumerate(zip(shapes, sns.color_palette("colorblind", len(shapes)), strict=True)):
+        for place, shape in enumerate(dict.fromkeys(cell["shape"] for cell in record["cells"])):
             known = [
                 (float(Q(key[-1])), maml["points"] - erm["points"])
                 for key, pairs in paired(record).items()
@@ -234,19 +216,19 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
             ]
             at = Counter(known)
             x, y = (np.array([pair[i] for pair in at]) for i in (0, 1))
-            left.scatter(x * 1.06 ** (place - 2), y, [8.0 * n for n in at.values()], color=colour, label=shape)
-        left.axhline(0, color="0.4", ls="--", lw=1)
+            sizes = [4.0 * n for n in at.values()]
+            left.scatter(x * 1.06 ** (place - 2), y, sizes, color=f"C{place}", marker=MARKERS[place], label=shape)
+        left.axhline(0, color="black", ls="--", lw=0.8)
         left.set(xscale="log", xlabel="beta L1", ylabel="points of MAML less those of ERM")
         left.set_xticks([0.5, 2, 8], ["1/2", "2", "8"], minor=False)
         left.set_xticks([], minor=True)
-        left.legend(frameon=False, fontsize=6)
-        for row in record["indices"]:
+        for place, row in enumerate(record["indices"]):
             share = {int(i): n / row["ended"] for i, n in row["by_index"].items()}
-            right.plot(list(share), list(share.values()), "o-", ms=4, label=f"beta = {row['beta']:g}")
+            right.plot(list(share), list(share.values()), marker=MARKERS[place], label=f"beta = {row['beta']:g}")
         right.set(xlabel="negative eigenvalues", ylabel="share of the starts that ended")
-        right.legend(frameon=False)
-        sns.despine(fig=figure)
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        right.legend()
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        figure.savefig(path, metadata={"Software": None})
 
 
 def main(arguments: list[str] | None = None) -> int:

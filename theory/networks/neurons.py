@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction as Q
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,11 +28,44 @@ CURVATURE = Q(77, 100)
 """At least max |tanh''| = 4 / (3 sqrt 3)."""
 
 
+SampleT = TypeVar("SampleT")
+Halves = tuple[tuple[SampleT, ...], ...]
+"""Samples by task."""
+
+
 class Sample(NamedTuple):
     """One sample: the vectors a_k of its input, `K x d`, and its target."""
 
     vectors: tuple[tuple[Q, ...], ...]
     target: Q
+
+
+def require_halves(support: Sequence[object], query: Sequence[object]) -> None:
+    """Refuse samples by task that are not those of the same tasks.
+
+    Raises:
+        ValueError: There are no tasks, or as many of support samples as of query samples.
+    """
+    if len(support) != len(query) or not query:
+        raise ValueError(f"each task has support and query samples, got {len(support)} and {len(query)} tasks")
+
+
+def halves(
+    sample: Callable[[], SampleT], *, tasks: int, samples: int, shared: bool
+) -> tuple[Halves[SampleT], Halves[SampleT]]:
+    """Support and query samples of random tasks; the query samples are drawn first, the same whether shared or not.
+
+    Args:
+        sample: Draws a sample.
+        tasks: M.
+        samples: Samples of each half of a task.
+        shared: Whether the support samples are the query samples.
+
+    Returns:
+        Samples of the support losses and of the query losses.
+    """
+    query, other = (tuple(tuple(sample() for _ in range(samples)) for _ in range(tasks)) for _ in range(2))
+    return query if shared else other, query
 
 
 @dataclass(frozen=True)
@@ -54,10 +87,7 @@ class Neurons:
     def __post_init__(self) -> None:
         if self.decay <= 0:
             raise ValueError(f"decay must be positive, so that the objective grows on all sides, got {self.decay}")
-        if len(self.support) != len(self.query) or not self.query:
-            raise ValueError(
-                f"each task has support and query samples, got {len(self.support)} and {len(self.query)} tasks"
-            )
+        require_halves(self.support, self.query)
 
     @property
     def dim(self) -> int:
@@ -159,8 +189,24 @@ class Shape(NamedTuple):
                 tuple(tuple(of[which] for which in reads) for reads in self.reads), Q(generator.randint(-8, 8), 8)
             )
 
-        query, other = (tuple(tuple(sample() for _ in range(samples)) for _ in range(tasks)) for _ in range(2))
-        return Neurons(self.output, query if shared else other, query, self.decay)
+        support, query = halves(sample, tasks=tasks, samples=samples, shared=shared)
+        return Neurons(self.output, support, query, self.decay)
+
+    def families(self, seed: int, count: int, *, tasks: int, samples: int, shared: bool) -> list[Neurons]:
+        """Several families of random tasks; the i-th has the same query samples whatever else is asked.
+
+        Args:
+            seed: Seed of all of them.
+            count: How many.
+            tasks: See `draw`.
+            samples: See `draw`.
+            shared: See `draw`.
+
+        Returns:
+            The families.
+        """
+        generators = (random.Random(f"{seed} {self.name} {tasks} {i}") for i in range(count))
+        return [self.draw(each, tasks=tasks, samples=samples, shared=shared) for each in generators]
 
 
 _ONE, _TWO = (Q(1),), (Q(1), Q(-1, 2))

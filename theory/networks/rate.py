@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seaborn as sns
 import torch
+from matplotlib import style
 from matplotlib.figure import Figure
 
 from sharp_maml import (
@@ -44,6 +44,7 @@ from sharp_maml import (
     write_atomically,
 )
 from theory.check.claim import Item
+from theory.check.figures import COLUMN, MARKERS
 from theory.check.verdicts import commit_of, write_page
 from theory.networks.embedded import PRESCRIBED, Settings, Tasks, measured
 from theory.rate.exponents import slope
@@ -134,22 +135,22 @@ def table(result: Result, link: str) -> str:
 def draw(record: Mapping[str, Any], path: Path) -> None:
     """Averages and bounds against the horizon."""
     T = [one["T"] for one in record["horizons"]]
-    with sns.axes_style("ticks"), sns.plotting_context("paper"):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    with style.context("sharp_maml.paper"):
+        figure = Figure(figsize=(COLUMN, 2.9), layout="constrained")
         axes = figure.subplots()
-        for schedule, colour in zip(PRESCRIBED, sns.color_palette("colorblind", len(PRESCRIBED)), strict=True):
+        for place, schedule in enumerate(PRESCRIBED):
             values = averages(record, schedule.name)
             half = 2 * values.std(1, ddof=1) / np.sqrt(values.shape[1])
-            axes.errorbar(T, values.mean(1), half, fmt="o-", color=colour, ms=4, lw=1, capsize=2, label=schedule.name)
+            marker = MARKERS[place]
+            axes.errorbar(T, values.mean(1), half, label=schedule.name, color=f"C{place}", marker=marker, capsize=2)
             bounds = [one["bounds"][schedule.name] for one in record["horizons"]]
-            axes.plot(T, [np.nan if bound is None else bound for bound in bounds], "--", color=colour, lw=1)
+            axes.plot(T, [np.nan if bound is None else bound for bound in bounds], "--", color=f"C{place}")
         anchor = averages(record, PRESCRIBED[0].name).mean(1)[-1]
-        axes.plot(T, anchor * (np.array(T) / T[-1]) ** PREDICTED, ":", color="0.4", lw=1, label="slope -1/2")
-        axes.set(xscale="log", yscale="log", xlabel="T", ylabel=r"$(1/T)\,\sum_t |\nabla F(x_t)|^2$")
+        axes.plot(T, anchor * (np.array(T) / T[-1]) ** PREDICTED, ":", color="black", label="slope -1/2")
+        axes.set(yscale="log", xlabel="T", ylabel=r"$(1/T)\,\sum_t |\nabla F(x_t)|^2$")
         axes.set_xscale("log", base=2)
-        axes.legend(frameon=False)
-        sns.despine(fig=figure)
-        figure.savefig(path, dpi=150, metadata={"Software": None})
+        figure.legend(loc="outside lower center", ncols=3)
+        figure.savefig(path, metadata={"Software": None})
 
 
 def measure(dataset: Dataset, settings: Settings, kept: Path) -> list[dict[str, Any]]:

@@ -23,6 +23,8 @@ from fractions import Fraction as Q
 from itertools import combinations, pairwise, product
 from typing import Literal, NamedTuple
 
+from theory.networks.neurons import halves, require_halves
+
 Kind = Literal["smooth", "edge", "corner"]
 Vector = tuple[Q, Q]
 
@@ -62,10 +64,7 @@ class ReLU:
     def __post_init__(self) -> None:
         if self.decay <= 0:
             raise ValueError(f"decay must be positive, so that pieces are strictly convex, got {self.decay}")
-        if len(self.support) != len(self.query) or not self.query:
-            raise ValueError(
-                f"each task has support and query samples, got {len(self.support)} and {len(self.query)} tasks"
-            )
+        require_halves(self.support, self.query)
 
     @property
     def L1(self) -> Q:  # noqa: N802
@@ -89,8 +88,7 @@ class ReLU:
         def sample() -> Vector:
             return Q(generator.randint(-8, 8), 4), Q(generator.choice((-1, 1)) * generator.randint(1, 8), 8)
 
-        query, other = (tuple(tuple(sample() for _ in range(samples)) for _ in range(tasks)) for _ in range(2))
-        return cls(query if shared else other, query)
+        return cls(*halves(sample, tasks=tasks, samples=samples, shared=shared))
 
 
 def clarke(tasks: ReLU, beta: Q) -> tuple[Clarke, ...]:

@@ -21,6 +21,8 @@ from theory.networks.boxes import Problem
 STEPS = 30
 LONGEST = 1.0
 """Length of the longest step of Newton's method: a longer one is cut to it."""
+ROUNDING = 1e-7
+"""How far from the exact point the method may end."""
 ZERO = 1e-9
 """Norm of a gradient that is taken for 0."""
 SAME = 1e-6

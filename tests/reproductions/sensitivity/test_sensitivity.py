@@ -13,7 +13,7 @@ from reproductions.sensitivity.__main__ import main
 from reproductions.tables.cells import run
 from reproductions.tables.data import prepare_data
 from reproductions.tables.specification import Cell, load
-from sharp_maml import load_checkpoint, open_dataset, read_records, read_result
+from sharp_maml import NonFiniteError, load_checkpoint, open_dataset, read_records, read_result
 from sharp_maml.evaluate import evaluate
 
 
@@ -79,6 +79,17 @@ def test_a_shift_is_a_difference_on_the_same_networks_over_seeds():
 def test_what_cannot_be_done_is_one_line(trained, capsys, options, message):
     assert command(trained[0], *options) == 2
     assert message in capsys.readouterr().err
+
+
+def test_logits_that_are_not_finite_are_one_line(trained, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise NonFiniteError("the logits of test episode 3 are not finite")
+
+    results, cell, _ = trained
+    (cell.directory(results) / "sensitivity.json").unlink(missing_ok=True)
+    monkeypatch.setattr(measure, "measure", refuse)
+    assert command(results) == 2
+    assert capsys.readouterr().err.endswith("error: the logits of test episode 3 are not finite\n")
 
 
 def test_a_record_of_other_settings_is_judged_anew(trained, monkeypatch):

@@ -25,7 +25,6 @@ Limits: interval arithmetic trusts NumPy's tanh to 4e-15. That the search finds 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction as Q
@@ -33,18 +32,15 @@ from functools import cache, partial
 from itertools import islice
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theory.check.claim import Budget, Claim, Curve, Evidence, Item, Rule
-from theory.networks.boxes import Count, Problem, stationary
+from theory.networks.boxes import Count, Problem, problems, stationary
 from theory.networks.neurons import SHAPES
-from theory.networks.search import Found, found_in
+from theory.networks.search import ROUNDING, Found, found_in
 
 RATIOS = (Q(0), Q(1, 2), Q(2))
 CELLS = [(shape, tasks) for shape in SHAPES if shape.dim == 2 for tasks in (1, 2)]
 STARTS = 32
-ROUNDING = 1e-7
-"""How far from the exact point Newton's method may end."""
 NAMES = {0: "minimum", 1: "saddle", 2: "maximum"}
 
 
@@ -53,12 +49,9 @@ def counted(budget: Budget, seed: int) -> dict[str, tuple[list[Problem], list[Co
     """Instances and their counts by network, number of tasks and beta L1."""
     found = {}
     for shape, tasks in CELLS:
-        families = [
-            shape.draw(random.Random(f"{seed} {shape.name} {tasks} {i}"), tasks=tasks, samples=2, shared=False)
-            for i in range(max(2, budget.instances // 20))
-        ]
+        families = shape.families(seed, max(2, budget.instances // 20), tasks=tasks, samples=2, shared=False)
         for ratio in RATIOS:
-            these = [Problem(family, float(ratio / family.L1)) for family in families]
+            these = problems(families, ratio)
             found[f"{shape.name}, M = {tasks}, beta L1 = {ratio}"] = these, stationary(these)
     return found
 
@@ -70,15 +63,9 @@ def uncertified(label: str, counts: list[Count]) -> Item:
 
 def beyond(label: str, counts: list[Count], searched: list[Found]) -> Item:
     """In how many instances the search finds a point outside of the boxes."""
-
-    def is_known(count: Count, point: NDArray[np.float64]) -> bool:
-        return any(
-            np.all(np.array(zero.low) - ROUNDING <= point) and np.all(point <= np.array(zero.high) + ROUNDING)
-            for zero in count.zeros
-        )
-
     outside = [
-        not all(is_known(count, point) for point in found.points) for count, found in zip(counts, searched, strict=True)
+        not all(count.is_near(point, ROUNDING) for point in found.points)
+        for count, found in zip(counts, searched, strict=True)
     ]
     return Item(f"{label}: found outside of the boxes, {len(counts)} instances", sum(outside), 0)
 
