@@ -174,13 +174,8 @@ def stationary_points(slope: Quotient) -> tuple[Point, ...]:
     """
     _check(slope)
     roots = real_roots(slope.numerator)
-    if not roots:
-        return ()
-    between = [(left[1] + right[0]) / 2 for left, right in pairwise(roots)]
-    signs = [sign(slope.numerator, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1)]
-    return tuple(
-        Point(*root, _kind(before, after)) for root, (before, after) in zip(roots, pairwise(signs), strict=True)
-    )
+    sides = pairwise(_signs_beside(slope.numerator, roots))
+    return tuple(Point(*root, _kind(before, after)) for root, (before, after) in zip(roots, sides, strict=True))
 
 
 def sturm_points(slope: Quotient) -> tuple[Point, ...]:
@@ -252,10 +247,7 @@ def signs(function: Quotient) -> set[int]:
         return {0}
     _check(function)
     roots = real_roots(function.numerator)
-    if not roots:
-        return {sign(function.numerator, Fraction(0))}
-    between = [(left[1] + right[0]) / 2 for left, right in pairwise(roots)]
-    return {0, *(sign(function.numerator, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1))}
+    return {*_signs_beside(function.numerator, roots), *(0 for _ in roots)}
 
 
 def bracket(holds: Callable[[Fraction], bool], low: Fraction, high: Fraction, width: Fraction) -> tuple[Fraction, ...]:
@@ -279,6 +271,14 @@ def bracket(holds: Callable[[Fraction], bool], low: Fraction, high: Fraction, wi
         middle = (low + high) / 2
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low, high
+
+
+def _signs_beside(polynomial: fmpq_poly, roots: Sequence[tuple[Fraction, Fraction]]) -> list[int]:
+    """The signs of a polynomial on the far left, between each two of its roots, and on the far right."""
+    if not roots:
+        return [sign(polynomial, Fraction(0))]
+    between = [(left[1] + right[0]) / 2 for left, right in pairwise(roots)]
+    return [sign(polynomial, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1)]
 
 
 def _check(function: Quotient) -> None:
