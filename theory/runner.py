@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import getitem
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.fx import Graph, GraphModule, Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from sharp_maml import Batch, Episode, Execution, meta_gradient
 from synthetic import Family
@@ -184,22 +183,77 @@ def _stacked(episodes: Sequence[Episode]) -> Episode:
     return Episode(*(Batch(*map(torch.stack, zip(*of_tasks, strict=True))) for of_tasks in halves))
 
 
-def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """What `make_fx` records of a function of tensors, without what changes no number.
+class Recorder(TorchDispatchMode):
+    """Notes down every operation on tensors while it is the mode, below derivatives and `vmap`, as nodes of a graph.
+
+    `make_fx` records the same and takes ten times as long, mostly for what a compiler would want to know of each
+    tensor. A tensor that no operation has made, and is no argument, is a constant.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.graph = Graph()
+        self.constants: dict[str, Tensor] = {}
+        self.known: dict[int, tuple[Node, Tensor]] = {}  # the tensors, lest others get their ids
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the operation and note it down."""
+        result = func(*args, **(kwargs or {}))
+        self.note(self.graph.call_function(func, *tree_map_only(Tensor, self.node, (args, kwargs or {}))), result)
+        return result
+
+    def note(self, node: Node, result: Any) -> None:
+        """The node is where a result comes from, and its items where those of a sequence do."""
+        if isinstance(result, Tensor):
+            node.meta["shape"], node.meta["dtype"] = list(result.shape), result.dtype
+            self.known[id(result)] = node, result
+        elif isinstance(result, list | tuple):
+            for i, item in enumerate(result):
+                self.note(self.graph.call_function(getitem, (node, i)), item)
+
+    def node(self, tensor: Tensor) -> Node:
+        """Where a tensor comes from."""
+        if id(tensor) not in self.known:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = tensor
+            self.note(self.graph.create_node("get_attr", name), tensor)
+        return self.known[id(tensor)][0]
+
+
+def traced(function: Callable[..., Tensor], *arguments: Any) -> Callable[..., Tensor]:
+    """The operations of a function of tensors, without those that change no number.
 
     Gone are what is computed twice, what nobody reads, views and powers that give back what they got, and the values of
     losses, of which a gradient needs only the shape: half of the operations and of the time. Those that are left are
     called by their names in `torch`, which is the same kernel with a third less around it on small tensors. Nothing may
     write into a tensor or draw a random number.
+
+    Args:
+        function: Calls nothing that depends on the values of tensors.
+        arguments: Tensors, in whatever structure, or None.
+
+    Returns:
+        The function for arguments of the same structure and shapes.
     """
-    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):  # one for all that make_fx notes down
-        module = make_fx(function)(*arguments)
+    recorder = Recorder()
+    leaves, _ = tree_flatten(arguments)
+    for i, leaf in enumerate(leaves):
+        recorder.note(recorder.graph.placeholder(f"argument_{i}"), leaf)
+    with recorder:
+        result = function(*arguments)
+    recorder.graph.output(recorder.node(result))
+    module = GraphModule(recorder.constants, thinned(recorder.graph))
+    return lambda *arguments: module(*tree_flatten(arguments)[0])
+
+
+def thinned(graph: Graph) -> Graph:
+    """A recorded graph without what `traced` leaves out; it is changed in place."""
     first: dict[str, Node] = {}
-    for node in module.graph.nodes:
+    for node in graph.nodes:
         of: Any = node.args[0] if node.args else None
         if node.target is aten.ones_like.default:
-            shape, dtype, *_ = of.meta["tensor_meta"]
-            node.target, node.args, node.kwargs = aten.ones.default, (list(shape),), {"dtype": dtype}
+            shape, dtype = of.meta["shape"], of.meta["dtype"]
+            node.target, node.args, node.kwargs = aten.ones.default, (shape,), {"dtype": dtype}
         elif node.target is aten.view.default and of.target is aten.view.default:
             node.args = (of.args[0], node.args[1])
         elif (
@@ -211,13 +265,12 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
         same = first.setdefault(f"{node.target} {node.args} {node.kwargs}", node)
         if same is not node:
             node.replace_all_uses_with(same)
-    module.graph.eliminate_dead_code()
-    for node in module.graph.nodes:
+    graph.eliminate_dead_code()
+    for node in graph.nodes:
         if isinstance(node.target, type(aten.mul.Tensor)) and not node.kwargs:
             name = node.target.overloadpacket.__name__
             node.target = getattr(torch, name, None) or getattr(torch.Tensor, name, node.target)
-    module.recompile()
-    return module
+    return graph
 
 
 class TasksAtOnce:
