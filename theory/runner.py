@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from operator import getitem
 from typing import Any, Literal, NamedTuple
 
@@ -46,8 +47,8 @@ class Power(NamedTuple):
 aten = torch.ops.aten
 OFF = Power(0.0, 0.0)
 _INNER, _OUTER = Power(0.5, 0.5), Power(2.0, 0.5)
-SHRINK = 2
-"""Finished lanes are dropped when no more than one in so many is left: tracing anew takes up to a second."""
+ENOUGH = 0.75
+"""Finished lanes are dropped when no more than this share is left: tracing anew takes as long as dozens of steps."""
 
 
 @dataclass(frozen=True)
@@ -116,45 +117,40 @@ def run(
     Returns:
         `C x H x S`.
     """
-    lanes = sorted(
-        ((c, h) for c in range(len(schedules)) for h in range(len(T))), key=lambda lane: T[lane[1]], reverse=True
-    )
+    # The longest lanes come first, so that those which are left are always the first ones.
+    lanes = sorted(product(range(len(schedules)), range(len(T))), key=lambda lane: T[lane[1]], reverse=True)
     starts = start if start.dim() == 4 else start.expand(len(schedules), len(T), -1)[:, :, None]
-
-    def column(name: str) -> Tensor:
-        values = [getattr(schedules[c], name).at(T[h]) for c, h in lanes]
-        return torch.tensor(values, dtype=torch.float64)
-
-    beta, eta, up, low = (column(name) for name in ("beta", "eta", "alpha_up", "alpha_low"))
-    if update == "sum":
-        eta = eta * family.tasks
+    beta, eta, up, low = torch.tensor(
+        [[getattr(schedules[c], name).at(T[h]) for c, h in lanes] for name in ("beta", "eta", "alpha_up", "alpha_low")],
+        dtype=torch.float64,
+    )
+    eta = eta * (family.tasks if update == "sum" else 1)
     x = torch.stack([starts[c, h] for c, h in lanes]).expand(-1, seeds, -1).clone()
     sums = torch.zeros(x.shape[:2], dtype=torch.float64)
+    # A generator each, so that the updates' samples do not depend on whether the perturbations have their own.
     of_updates, of_ascents = (torch.Generator().manual_seed(one) for one in (seed, seed + 2**30))
     step = _step(family, ascent, perturbation, any_up=bool(up.any()), any_low=bool(low.any()))
-    meta_gradients, done = None, 0
-    for horizon in sorted(set(T)):
+    meta_gradients: Trace | None = None
+    for done, horizon in pairwise((0, *sorted(set(T)))):
         active = sum(T[h] >= horizon for _, h in lanes)
-        if active * SHRINK <= len(x):
-            x, meta_gradients = x[:active], None
-        n = len(x)
+        if active <= ENOUGH * len(x):
+            x, beta, eta, up, low = (part[:active] for part in (x, beta, eta, up, low))
+            meta_gradients = None
         for _ in range(done, horizon):
-            makers = _stacked(family.draw(of_ascents, seeds)) if ascent == "fresh" else None
-            arguments = (x, _stacked(family.draw(of_updates, seeds)), makers, beta[:n], up[:n], low[:n])
+            makers = family.sample(of_ascents, seeds) if ascent == "fresh" else None
+            arguments = (x, family.sample(of_updates, seeds), makers, beta, up, low)
             if meta_gradients is None:
                 meta_gradients = traced(step, *arguments)
+            # A lane that is finished goes on until it is dropped, and no longer counts.
             sums[:active] += family.meta_gradient(x[:active], beta[:active, None]).square().sum(-1)
-            x = x - eta[:n, None, None] * meta_gradients(*arguments)
-        done = horizon
-    averages = np.empty((len(schedules), len(T), seeds))
-    for (c, h), total in zip(lanes, sums, strict=True):
-        averages[c, h] = total.numpy() / T[h]
-    return averages
+            x = x - eta[:, None, None] * meta_gradients(*arguments)
+    averages = {(c, h): total.numpy() / T[h] for (c, h), total in zip(lanes, sums, strict=True)}
+    return np.stack([[averages[c, h] for h in range(len(T))] for c in range(len(schedules))])
 
 
 def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, any_low: bool):  # type: ignore[no-untyped-def]
     """The core's meta-gradient over lanes x seeds. A radius that no lane has is the number 0: no ascent is made."""
-    fixed = None if isinstance(ascent, str) else _stacked(ascent)
+    fixed = None if isinstance(ascent, str) else _stacked(ascent)  # constants of the trace, the same at every step
 
     def one(x: Tensor, episodes, makers, beta, up, low) -> Tensor:  # type: ignore[no-untyped-def]
         tasks_at_once = TasksAtOnce()
@@ -220,7 +216,18 @@ class Recorder(TorchDispatchMode):
         return self.known[id(tensor)][0]
 
 
-def traced(function: Callable[..., Tensor], *arguments: Any) -> Callable[..., Tensor]:
+class Trace(NamedTuple):
+    """A traced function; `module` has the tensors of its arguments one by one."""
+
+    module: GraphModule
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        """The result for arguments of the same structure and shapes."""
+        result: Tensor = self.module(*tree_flatten(arguments)[0])
+        return result
+
+
+def traced(function: Callable[..., Tensor], *arguments: Any) -> Trace:
     """The operations of a function of tensors, without those that change no number.
 
     Gone are what is computed twice, what nobody reads, views and powers that give back what they got, and the values of
@@ -233,17 +240,17 @@ def traced(function: Callable[..., Tensor], *arguments: Any) -> Callable[..., Te
         arguments: Tensors, in whatever structure, or None.
 
     Returns:
-        The function for arguments of the same structure and shapes.
+        The trace.
     """
     recorder = Recorder()
-    leaves, _ = tree_flatten(arguments)
+    leaves, structure = tree_flatten(arguments)
+    leaves = tree_map_only(Tensor, Tensor.detach, leaves)  # a tensor may be two arguments, which later calls tell apart
     for i, leaf in enumerate(leaves):
         recorder.note(recorder.graph.placeholder(f"argument_{i}"), leaf)
     with recorder:
-        result = function(*arguments)
+        result = function(*tree_unflatten(leaves, structure))
     recorder.graph.output(recorder.node(result))
-    module = GraphModule(recorder.constants, thinned(recorder.graph))
-    return lambda *arguments: module(*tree_flatten(arguments)[0])
+    return Trace(GraphModule(recorder.constants, thinned(recorder.graph)))
 
 
 def thinned(graph: Graph) -> Graph:
@@ -252,6 +259,7 @@ def thinned(graph: Graph) -> Graph:
     for node in graph.nodes:
         of: Any = node.args[0] if node.args else None
         if node.target is aten.ones_like.default:
+            # The derivative of a loss by itself: ones of its shape, for which nobody needs to know the loss.
             shape, dtype = of.meta["shape"], of.meta["dtype"]
             node.target, node.args, node.kwargs = aten.ones.default, (shape,), {"dtype": dtype}
         elif node.target is aten.view.default and of.target is aten.view.default:
@@ -262,11 +270,12 @@ def thinned(graph: Graph) -> Graph:
             or (node.target is aten.pow.Tensor_Scalar and node.args[1] == 1)
         ):
             node.replace_all_uses_with(of)
+        # Nodes come in the order of the calls, so that the arguments of both are already the first of their kind.
         same = first.setdefault(f"{node.target} {node.args} {node.kwargs}", node)
         if same is not node:
             node.replace_all_uses_with(same)
     graph.eliminate_dead_code()
-    for node in graph.nodes:
+    for node in graph.nodes:  # the overload's own call does in Python what `torch`'s name does in C++
         if isinstance(node.target, type(aten.mul.Tensor)) and not node.kwargs:
             name = node.target.overloadpacket.__name__
             node.target = getattr(torch, name, None) or getattr(torch.Tensor, name, node.target)

@@ -136,5 +136,7 @@ def _decisions(axes: Axes, rule: Rule, rows: list[tuple[str, bool, list[Item]]])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlim(edges[0] - 0.1, edges[1] + 0.1)
     axes.set_xlabel("measured / predicted" if one_sided else "(measured - predicted) / half-width of the region")
-    axes.set_title("\n".join(textwrap.wrap(rule.text, 60)), fontsize=8)
+    # Where matplotlib would put the title, and the label that there is none of, if it measured every row's label again.
+    axes.set_title("\n".join(textwrap.wrap(rule.text, 60)), fontsize=8, y=1.0)
+    axes.yaxis.set_label_coords(0.0, 0.5)
     sns.despine(ax=axes)
