@@ -223,7 +223,7 @@ class Trace(NamedTuple):
 
     def __call__(self, *arguments: Any) -> Tensor:
         """The result for arguments of the same structure and shapes."""
-        result: Tensor = self.module(*tree_flatten(arguments)[0])
+        result: Tensor = self.module.forward(*tree_flatten(arguments)[0])
         return result
 
 

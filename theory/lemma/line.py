@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
-from itertools import pairwise
+from itertools import accumulate, pairwise, repeat
+from operator import mul
 from typing import Literal, NamedTuple
 
 from flint import fmpq, fmpq_poly
@@ -196,7 +197,11 @@ def sturm_points(slope: Quotient) -> tuple[Point, ...]:
     sequence = sturm_sequence(own)
 
     def variations(x: Fraction) -> int:
-        return changes([_sign_at(member, x) for member in sequence])
+        powers = _powers(x.denominator, len(own))
+        return changes([_sign_at(member, x.numerator, powers) for member in sequence])
+
+    def sign_of_own(x: Fraction) -> int:
+        return _sign_at(own, x.numerator, _powers(x.denominator, len(own)))
 
     reach = 1 + Fraction(max(abs(c) for c in own), abs(own[-1]))  # Cauchy's bound
     found: list[Point] = []
@@ -206,9 +211,9 @@ def sturm_points(slope: Quotient) -> tuple[Point, ...]:
         if at_low == at_high:
             continue
         if at_low - at_high == 1:
-            found.append(Point(low, high, _kind(_sign_at(own, low), _sign_at(own, high))))
+            found.append(Point(low, high, _kind(sign_of_own(low), sign_of_own(high))))
             continue
-        middle = next(x for k in range(2, 3 + 2 * len(own)) if _sign_at(own, x := low + (high - low) / k * (k // 2)))
+        middle = next(x for k in range(2, 3 + 2 * len(own)) if sign_of_own(x := low + (high - low) / k * (k // 2)))
         at_middle = variations(middle)
         waiting += [(middle, high, at_middle, at_high), (low, middle, at_low, at_middle)]
     return tuple(found)
@@ -304,10 +309,14 @@ def _poly(coefficients: Sequence[Exact]) -> fmpq_poly:
     return fmpq_poly([_q(c) for c in coefficients])
 
 
-def _sign_at(coefficients: Sequence[int], x: Fraction) -> int:
-    """Sign of a polynomial at p / q, by integers: that of sum_i c_i p^i q^(n - i)."""
-    value, power = 0, 1
-    for c in reversed(coefficients):
-        value = value * x.numerator + c * power
-        power *= x.denominator
+def _sign_at(coefficients: Sequence[int], p: int, powers: Sequence[int]) -> int:
+    """Sign of a polynomial at p / q, by integers: that of sum_i c_i p^i q^(n - i), from 1, q, q^2, ..."""
+    value = 0
+    for c, power in zip(reversed(coefficients), powers, strict=False):
+        value = value * p + c * power
     return (value > 0) - (value < 0)
+
+
+def _powers(q: int, number: int) -> list[int]:
+    """1, q, q^2, ..., as many as asked for."""
+    return list(accumulate(repeat(q, number - 1), mul, initial=1))
