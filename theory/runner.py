@@ -179,7 +179,7 @@ def _stacked(episodes: Sequence[Episode]) -> Episode:
     return Episode(*(Batch(*map(torch.stack, zip(*of_tasks, strict=True))) for of_tasks in halves))
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes down every operation on tensors while it is the mode, below derivatives and `vmap`, as nodes of a graph.
 
     `make_fx` records the same and takes ten times as long, mostly for what a compiler would want to know of each
@@ -187,7 +187,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = Graph()
         self.constants: dict[str, Tensor] = {}
         self.known: dict[int, tuple[Node, Tensor]] = {}  # the tensors, lest others get their ids

@@ -57,7 +57,8 @@ def gaussian_risk(risk: Risk, x: Tensor, deviation: float) -> Tensor:
     products = torch.cartesian_prod(*[weights] * dim).view(-1, dim).prod(-1)
     total = torch.zeros(x.shape[:-1], dtype=x.dtype)
     together = max(1, POINTS // total.numel())
-    for some, of_some in zip(offsets.split(together), products.split(together), strict=True):
+    parts = zip(offsets.split(together), products.split(together), strict=True)  # type: ignore[no-untyped-call]
+    for some, of_some in parts:
         values = risk(x + deviation * some.view(-1, *[1] * total.dim(), dim))
         for product, value in zip(of_some, values, strict=True):
             total = total + product * value

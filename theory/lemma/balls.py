@@ -53,17 +53,9 @@ def distinct(problem: Problem, field: Field[arb], boxes: Sequence[Array]) -> tup
 
 def refined(field: Field[arb], box: Array) -> Ball | str:
     """A tiny box with exactly one zero within a box of floats that holds one, or why there is none."""
-    centre = [side[2] for side in box]
-    for _ in range(60):  # Newton in floating point, only to find where to look
-        gradient, hessian = field.with_hessian((arb(centre[0]), arb(centre[1])))
-        (g, k), (a, b, d) = map(float, gradient), map(float, hessian)
-        determinant = a * d - b * b
-        if not determinant:
-            return "a singular Hessian"
-        step = ((d * g - b * k) / determinant, (a * k - b * g) / determinant)
-        centre = [centre[0] - step[0], centre[1] - step[1]]
-        if max(map(abs, step)) <= 1e-15 * (1 + max(map(abs, centre))):
-            break
+    centre = _newton(field, (box[0][2], box[1][2]))
+    if centre is None:
+        return "a singular Hessian"
     near = f"near ({centre[0]:.6g}, {centre[1]:.6g})"
     width = arb(0, 1e-12)
     x = (arb(centre[0]) + width, arb(centre[1]) + width)
@@ -79,6 +71,22 @@ def refined(field: Field[arb], box: Array) -> Ball | str:
     if determinant > 0:
         return Ball(x, "minimum" if a + d > 0 else "maximum")
     return f"a degenerate zero {near}"
+
+
+def _newton(field: Field[arb], start: tuple[float, float]) -> tuple[float, float] | None:
+    """Newton's method in floating point, which only finds where to look; None at a singular Hessian."""
+    x, y = start
+    for _ in range(60):
+        gradient, hessian = field.with_hessian((arb(x), arb(y)))
+        (g, k), (a, b, d) = map(float, gradient), map(float, hessian)
+        determinant = a * d - b * b
+        if not determinant:
+            return None
+        step = ((d * g - b * k) / determinant, (a * k - b * g) / determinant)
+        x, y = x - step[0], y - step[1]
+        if max(map(abs, step)) <= 1e-15 * (1 + max(abs(x), abs(y))):
+            break
+    return x, y
 
 
 def _is_contracted(field: Field[arb], x: Pair[arb], hessian: Triple[arb]) -> bool:

@@ -244,7 +244,7 @@ def waves(order: int, s: N, a: N, b: N) -> list[N]:
 def neurons(order: int, s: N, y: N, weight: N) -> list[N]:
     """Derivatives of weight (tanh s - y)^2, as polynomials of u = tanh s."""
     u = s.tanh()
-    square = u.square() if isinstance(u, Interval) else u * u
+    square: N = u.square() if isinstance(u, Interval) else u * u  # type: ignore[assignment]
     rest = (1.0 - square) * weight
     found = [2.0 * (u - y) * rest]
     if order > 1:
