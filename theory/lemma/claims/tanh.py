@@ -56,4 +56,4 @@ def backwards(budget: Budget, seed: int) -> Evidence:
     return Evidence(certificates(found, "M = 1"))
 
 
-CLAIM = claim(counts, shown=1, **{"opposite orientation": backwards})
+CLAIM = claim(counts, shown=1, others={"opposite orientation": backwards})

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction as Q
 from functools import cache, partial
 
@@ -39,6 +39,7 @@ from theory.lemma.setting import EXACT
 RATIOS = (Q(0), Q(1, 2), Q(9, 10), Q(2))
 KINDS: tuple[Kind, ...] = ("minimum", "saddle", "maximum")
 OPEN = 0.02
+RULE = Rule("no certified function violates it; above 2 per cent left open, inconclusive", below=EXACT, above=EXACT)
 Found = dict[Q, list[Count]]
 """Counts of the same functions by beta L1; 0 is ERM."""
 Change = Callable[[tuple[Zero, ...]], tuple[Zero, ...]]
@@ -106,7 +107,7 @@ def points(erm: Count, maml: Count) -> Iterator[Curve]:
             yield Curve(f"{name}: {kind}", [z[0] for z in zeros], [z[1] for z in zeros], "points")
 
 
-def claim(counts: Callable[[Budget, int, int], Found], *, shown: int, **others: Measure) -> Claim:
+def claim(counts: Callable[[Budget, int, int], Found], *, shown: int, others: Mapping[str, Measure]) -> Claim:
     """The claim of certified counts, which `lemma_tanh` makes of another family.
 
     Args:
@@ -132,9 +133,7 @@ def claim(counts: Callable[[Budget, int, int], Found], *, shown: int, **others: 
         return Evidence(certificates(counts(budget, seed, shown), f"M = {shown}", change))
 
     return Claim(
-        rule=Rule(
-            "no certified function violates it; above 2 per cent left open, inconclusive", below=EXACT, above=EXACT
-        ),
+        rule=RULE,
         measure=measure,
         controls={**{name: partial(mistaken, change=change) for name, change in MISTAKES.items()}, **others},
         evidence="certified",
@@ -151,4 +150,4 @@ def two_tasks(budget: Budget, seed: int) -> Evidence:
     )
 
 
-CLAIM = claim(counts, shown=2, **{"equal numbers for two tasks": two_tasks})
+CLAIM = claim(counts, shown=2, others={"equal numbers for two tasks": two_tasks})
