@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from synthetic.exact import Exact, ExactFamily
-    from synthetic.family import Constants, Family
+    from synthetic.family import Constants, Family, apart
     from synthetic.images import ClassProgram, class_program, contact_sheet, render_images, write_images
     from synthetic.logcosh import LogCosh
     from synthetic.opposed import Opposed
@@ -36,6 +36,7 @@ __all__ = [
     "Torus",
     "Wells",
     "Welsch",
+    "apart",
     "class_program",
     "contact_sheet",
     "render_images",
@@ -58,6 +59,7 @@ _MODULES = {
     "Torus": "torus",
     "Wells": "wells",
     "Welsch": "welsch",
+    "apart": "family",
     "class_program": "images",
     "contact_sheet": "images",
     "render_images": "images",

@@ -28,6 +28,9 @@ Quotient = tuple[Polynomial, Polynomial]
 class ExactFamily(Protocol):
     """Tasks of one parameter, `{"x": 1}`, whose losses are rational functions of it."""
 
+    def __hash__(self) -> int:
+        """By its data, so that what was found about a family can be kept."""
+
     @property
     def tasks(self) -> int:
         """M."""

@@ -63,6 +63,11 @@ def linear_terms(
     return zeta, xi
 
 
+def apart(episodes: Episode) -> list[Episode]:
+    """The episode of each task, from one whose tensors have the tasks as their first dimension."""
+    return [Episode(*halves) for halves in zip(*(map(Batch, *half) for half in episodes), strict=True)]
+
+
 class Family(Protocol):
     """Tasks whose constants are known. Every method is exact up to rounding and works on leading batch dimensions."""
 
@@ -83,8 +88,8 @@ class Family(Protocol):
     def query_loss(self, params: Params, episode: Episode) -> Tensor:
         """Query loss of a sample."""
 
-    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """One episode per task, each with n independent samples along the first dimension of its tensors."""
+    def sample(self, generator: torch.Generator, n: int) -> Episode:
+        """n independent samples of the episode of each task: tensors `M x n x ...`."""
 
     def meta_loss(self, x: Tensor, beta: Tensor | float) -> Tensor:
         """F(x), from `... x d` to `...`."""

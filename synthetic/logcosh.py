@@ -108,17 +108,17 @@ class LogCosh:
         """Mean over a minibatch of the query set."""
         return self.loss(params, episode.query)
 
-    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """n episodes of minibatches of each task; support and query sets are independent."""
+    def sample(self, generator: torch.Generator, n: int) -> Episode:
+        """n episodes of minibatches of each task, tensors `M x n x ...`; support and query sets are independent."""
+        task = torch.arange(self.tasks)[:, None, None]
 
-        def minibatches(inputs: Tensor, targets: Tensor) -> list[Batch]:
-            size = (self.tasks, n, self.batch)
-            indices = torch.randint(inputs.shape[1], size, generator=generator)
-            return [Batch(x[index], y[index]) for x, y, index in zip(inputs, targets, indices, strict=True)]
+        def minibatches(inputs: Tensor, targets: Tensor) -> Batch:
+            indices = torch.randint(inputs.shape[1], (self.tasks, n, self.batch), generator=generator)
+            return Batch(inputs[task, indices], targets[task, indices])
 
         support = minibatches(self.support_inputs, self.support_targets)
         query = minibatches(self.query_inputs, self.query_targets)
-        return [Episode(*halves) for halves in zip(support, query, strict=True)]
+        return Episode(support, query)
 
     def meta_loss(self, x: Tensor, beta: Tensor | float) -> Tensor:
         """F(x) on the whole data sets, from `... x d` to `...`; beta is a number or of the shape of the result."""

@@ -76,13 +76,11 @@ class Opposed:
         y, z, _ = params["x"]
         return self._query(y, z) + episode.query.inputs * self._term(y, z)
 
-    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """The episode of each task, n times."""
-        nothing = torch.zeros(n, dtype=torch.float64)
-        return [
-            Episode(Batch(tilt.expand(n), nothing), Batch(sign.expand(n), nothing))
-            for sign, tilt in zip(self.signs, self.tilts, strict=True)
-        ]
+    def sample(self, generator: torch.Generator, n: int) -> Episode:
+        """The episode of each task, n times: tensors `M x n`."""
+        tilts, signs = (values[:, None].repeat(1, n) for values in (self.tilts, self.signs))
+        nothing = torch.zeros_like(tilts)
+        return Episode(Batch(tilts, nothing), Batch(signs, nothing))
 
     def meta_loss(self, x: Tensor, beta: Tensor | float) -> Tensor:
         """F(x), from `... x 3` to `...`; beta is a number or of the shape of the result."""

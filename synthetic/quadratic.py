@@ -75,19 +75,19 @@ class Quadratic:
         """A sample of q_m; inputs: c_m and xi, `2 x d`; targets: G_m, `d x d`."""
         return self.loss(params, episode.query)
 
-    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """n samples of an episode of each task."""
+    def sample(self, generator: torch.Generator, n: int) -> Episode:
+        """n samples of the episode of each task: tensors `M x n x ...`."""
         zetas, xis = linear_terms(generator, tasks=self.tasks, n=n, dim=self.dim)
 
-        def samples(centres: Tensor, slopes: Tensor, matrices: Tensor) -> list[Batch]:
-            return [
-                Batch(torch.stack([centre.expand(n, -1), slope], 1), matrix.expand(n, -1, -1))
-                for centre, slope, matrix in zip(centres, slopes, matrices, strict=True)
-            ]
+        def samples(centres: Tensor, slopes: Tensor, matrices: Tensor) -> Batch:
+            return Batch(
+                torch.stack([centres[:, None].expand_as(slopes), slopes], 2), matrices[:, None].repeat(1, n, 1, 1)
+            )
 
-        support = samples(self.support_centres, self.zeta * zetas, self.support_matrices)
-        query = samples(self.query_centres, self.xi * xis, self.query_matrices)
-        return [Episode(*halves) for halves in zip(support, query, strict=True)]
+        return Episode(
+            samples(self.support_centres, self.zeta * zetas, self.support_matrices),
+            samples(self.query_centres, self.xi * xis, self.query_matrices),
+        )
 
     def adapted(self, x: Tensor, beta: Tensor | float, *, steps: int = 1) -> Tensor:
         """x_K of every task, from `... x d` to `M x ... x d`; beta is a number or of the shape `...`."""

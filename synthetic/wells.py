@@ -96,8 +96,8 @@ class Wells:
         x = params["x"]
         return episode.query.targets * self._well(self._turn(x) - centre).sum(-1) + (slope * x).sum(-1)
 
-    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """n samples of an episode of each task."""
+    def sample(self, generator: torch.Generator, n: int) -> Episode:
+        """n samples of the episode of each task: tensors `M x n x ...`."""
         zetas, xis = linear_terms(generator, tasks=self.tasks, n=n, dim=self.dim, heavy=self.heavy)
         centres = (c.view(self.tasks, -1, self.dim).expand_as(xis) for c in (self.support_centres, self.query_centres))
         signs = torch.randint(0, 2, (self.tasks, n), generator=generator, dtype=torch.float64) * 2 - 1
@@ -105,11 +105,7 @@ class Wells:
         supports, queries = (
             torch.stack(pair, 2) for pair in zip(centres, (self.zeta * zetas, self.xi * xis), strict=True)
         )
-        height = torch.full((n,), self.B, dtype=torch.float64)
-        return [
-            Episode(Batch(support, A), Batch(query, height))
-            for support, A, query in zip(supports, heights, queries, strict=True)
-        ]
+        return Episode(Batch(supports, heights), Batch(queries, torch.full_like(heights, self.B)))
 
     def pointing(self, direction: Tensor) -> Episode:
         """An episode without wells whose gradients are `direction` (d); as ascent episode it fixes where eps points."""

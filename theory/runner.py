@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise, product
+from operator import getitem
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch._guards import TracingContext, tracing
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import Node
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.fx import Graph, GraphModule, Node
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 
 from sharp_maml import Batch, Episode, Execution, meta_gradient
 from synthetic import Family
@@ -47,8 +47,8 @@ class Power(NamedTuple):
 aten = torch.ops.aten
 OFF = Power(0.0, 0.0)
 _INNER, _OUTER = Power(0.5, 0.5), Power(2.0, 0.5)
-SHRINK = 2
-"""Finished lanes are dropped when no more than one in so many is left: tracing anew takes up to a second."""
+ENOUGH = 0.75
+"""Finished lanes are dropped when no more than this share is left: tracing anew takes as long as dozens of steps."""
 
 
 @dataclass(frozen=True)
@@ -117,53 +117,45 @@ def run(
     Returns:
         `C x H x S`.
     """
-    # longest first, so that the lanes that go on are always the first ones
-    lanes = sorted(
-        ((c, h) for c in range(len(schedules)) for h in range(len(T))), key=lambda lane: T[lane[1]], reverse=True
-    )
+    # The longest lanes come first, so that those which are left are always the first ones.
+    lanes = sorted(product(range(len(schedules)), range(len(T))), key=lambda lane: T[lane[1]], reverse=True)
     starts = start if start.dim() == 4 else start.expand(len(schedules), len(T), -1)[:, :, None]
-
-    def column(name: str) -> Tensor:
-        values = [getattr(schedules[c], name).at(T[h]) for c, h in lanes]
-        return torch.tensor(values, dtype=torch.float64)
-
-    beta, eta, up, low = (column(name) for name in ("beta", "eta", "alpha_up", "alpha_low"))
-    if update == "sum":
-        eta = eta * family.tasks
+    beta, eta, up, low = torch.tensor(
+        [[getattr(schedules[c], name).at(T[h]) for c, h in lanes] for name in ("beta", "eta", "alpha_up", "alpha_low")],
+        dtype=torch.float64,
+    )
+    eta = eta * (family.tasks if update == "sum" else 1)
     x = torch.stack([starts[c, h] for c, h in lanes]).expand(-1, seeds, -1).clone()
     sums = torch.zeros(x.shape[:2], dtype=torch.float64)
-    # two streams: whether and how the ascent draws must not move the samples of the updates
+    # Two streams: whether and how the ascent draws must not move the samples of the updates.
     of_updates, of_ascents = (torch.Generator().manual_seed(one) for one in (seed, seed + 2**30))
     step = _step(family, ascent, perturbation, any_up=bool(up.any()), any_low=bool(low.any()))
-    meta_gradients, done = None, 0
-    for horizon in sorted(set(T)):
+    meta_gradients: Trace | None = None
+    for done, horizon in pairwise((0, *sorted(set(T)))):
         active = sum(T[h] >= horizon for _, h in lanes)
-        if active * SHRINK <= len(x):
-            x, meta_gradients = x[:active], None
-        n = len(x)
+        if active <= ENOUGH * len(x):
+            x, beta, eta, up, low = (part[:active] for part in (x, beta, eta, up, low))
+            meta_gradients = None
         for _ in range(done, horizon):
-            makers = _stacked(family.draw(of_ascents, seeds)) if ascent == "fresh" else None
-            arguments = (x, _stacked(family.draw(of_updates, seeds)), makers, beta[:n], up[:n], low[:n])
-            # a trace is for one number of lanes, and dropping some asks for another
+            makers = family.sample(of_ascents, seeds) if ascent == "fresh" else None
+            arguments = (x, family.sample(of_updates, seeds), makers, beta, up, low)
+            # A trace is for one number of lanes, and dropping some asks for another.
             if meta_gradients is None:
                 meta_gradients = traced(step, *arguments)
-            # before the step, since the average begins at x_0; finished lanes still step, but count no more
+            # Before the step, since the average begins at x_0. A finished lane goes on until it is dropped, uncounted.
             sums[:active] += family.meta_gradient(x[:active], beta[:active, None]).square().sum(-1)
-            x = x - eta[:n, None, None] * meta_gradients(*arguments)
-        done = horizon
-    averages = np.empty((len(schedules), len(T), seeds))
-    for (c, h), total in zip(lanes, sums, strict=True):
-        averages[c, h] = total.numpy() / T[h]
-    return averages
+            x = x - eta[:, None, None] * meta_gradients(*arguments)
+    averages = {(c, h): total.numpy() / T[h] for (c, h), total in zip(lanes, sums, strict=True)}
+    return np.stack([[averages[c, h] for h in range(len(T))] for c in range(len(schedules))])
 
 
 def _step(family: Family, ascent: Ascent, perturbation: str, *, any_up: bool, any_low: bool):  # type: ignore[no-untyped-def]
     """The core's meta-gradient over lanes x seeds. A radius that no lane has is the number 0: no ascent is made."""
+    # Fixed episodes are no argument of the `vmap`: all lanes and seeds share them, as constants of the trace.
     fixed = None if isinstance(ascent, str) else _stacked(ascent)
 
     def one(x: Tensor, episodes, makers, beta, up, low) -> Tensor:  # type: ignore[no-untyped-def]
         tasks_at_once = TasksAtOnce()
-        # fixed episodes are no argument of the `vmap`: all lanes and seeds share them
         makers = makers or fixed
         return meta_gradient(
             family.loss,
@@ -189,23 +181,90 @@ def _stacked(episodes: Sequence[Episode]) -> Episode:
     return Episode(*(Batch(*map(torch.stack, zip(*of_tasks, strict=True))) for of_tasks in halves))
 
 
-def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    """What `make_fx` records of a function of tensors, without what changes no number.
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes down every operation on tensors while it is the mode, below derivatives and `vmap`, as nodes of a graph.
+
+    `make_fx` records the same and takes ten times as long, mostly for what a compiler would want to know of each
+    tensor. A tensor that no operation has made, and is no argument, is a constant.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.graph = Graph()
+        self.constants: dict[str, Tensor] = {}
+        # with the tensors, lest others get their ids
+        self.known: dict[int, tuple[Node, Tensor]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the operation and note it down."""
+        result = func(*args, **(kwargs or {}))
+        self.note(self.graph.call_function(func, *tree_map_only(Tensor, self.node, (args, kwargs or {}))), result)
+        return result
+
+    def note(self, node: Node, result: Any) -> None:
+        """The node is where a result comes from, and its items where those of a sequence do."""
+        if isinstance(result, Tensor):
+            node.meta["shape"], node.meta["dtype"] = list(result.shape), result.dtype
+            self.known[id(result)] = node, result
+        elif isinstance(result, list | tuple):
+            for i, item in enumerate(result):
+                self.note(self.graph.call_function(getitem, (node, i)), item)
+
+    def node(self, tensor: Tensor) -> Node:
+        """Where a tensor comes from."""
+        if id(tensor) not in self.known:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = tensor
+            self.note(self.graph.create_node("get_attr", name), tensor)
+        return self.known[id(tensor)][0]
+
+
+class Trace(NamedTuple):
+    """A traced function; `module` has the tensors of its arguments one by one."""
+
+    module: GraphModule
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        """The result for arguments of the same structure and shapes."""
+        result: Tensor = self.module.forward(*tree_flatten(arguments)[0])
+        return result
+
+
+def traced(function: Callable[..., Tensor], *arguments: Any) -> Trace:
+    """The operations of a function of tensors, without those that change no number.
 
     Gone are what is computed twice, what nobody reads, views and powers that give back what they got, and the values of
     losses, of which a gradient needs only the shape: half of the operations and of the time. Those that are left are
     called by their names in `torch`, which is the same kernel with a third less around it on small tensors. Nothing may
     write into a tensor or draw a random number.
+
+    Args:
+        function: Calls nothing that depends on the values of tensors.
+        arguments: Tensors, in whatever structure, or None.
+
+    Returns:
+        The trace.
     """
-    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):  # one for all that make_fx notes down
-        module = make_fx(function)(*arguments)
+    recorder = Recorder()
+    leaves, structure = tree_flatten(arguments)
+    leaves = tree_map_only(Tensor, Tensor.detach, leaves)  # a tensor may be two arguments, which later calls tell apart
+    for i, leaf in enumerate(leaves):
+        recorder.note(recorder.graph.placeholder(f"argument_{i}"), leaf)
+    with recorder:
+        result = function(*tree_unflatten(leaves, structure))
+    recorder.graph.output(recorder.node(result))
+    return Trace(GraphModule(recorder.constants, thinned(recorder.graph)))
+
+
+def thinned(graph: Graph) -> Graph:
+    """A recorded graph without what `traced` leaves out; it is changed in place."""
     first: dict[str, Node] = {}
-    for node in module.graph.nodes:
+    for node in graph.nodes:
         of: Any = node.args[0] if node.args else None
-        # a gradient begins with ones of the shape of a loss; made from the shape, they leave the loss itself unread
         if node.target is aten.ones_like.default:
-            shape, dtype, *_ = of.meta["tensor_meta"]
-            node.target, node.args, node.kwargs = aten.ones.default, (list(shape),), {"dtype": dtype}
+            # A gradient begins with ones of the shape of a loss; made from it, they leave the loss itself unread.
+            shape, dtype = of.meta["shape"], of.meta["dtype"]
+            node.target, node.args, node.kwargs = aten.ones.default, (shape,), {"dtype": dtype}
         elif node.target is aten.view.default and of.target is aten.view.default:
             node.args = (of.args[0], node.args[1])
         elif (
@@ -214,18 +273,18 @@ def traced(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
             or (node.target is aten.pow.Tensor_Scalar and node.args[1] == 1)
         ):
             node.replace_all_uses_with(of)
-        # nothing writes or draws, so that equal operations on equal arguments are one
+        # Nothing writes or draws, so that equal operations on equal arguments are one. Nodes come in the order of the
+        # calls, so that the arguments of both are already the first of their kind.
         same = first.setdefault(f"{node.target} {node.args} {node.kwargs}", node)
         if same is not node:
             node.replace_all_uses_with(same)
-    module.graph.eliminate_dead_code()
-    for node in module.graph.nodes:
+    graph.eliminate_dead_code()
+    for node in graph.nodes:  # the overload's own call does in Python what `torch`'s name does in C++
         if isinstance(node.target, type(aten.mul.Tensor)) and not node.kwargs:
-            # not every operation has its name in `torch`: some are methods, and what is neither stays as it is
+            # Not every operation has its name in `torch`: some are methods, and what is neither stays as it is.
             name = node.target.overloadpacket.__name__
             node.target = getattr(torch, name, None) or getattr(torch.Tensor, name, node.target)
-    module.recompile()
-    return module
+    return graph
 
 
 class TasksAtOnce:

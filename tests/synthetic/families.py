@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from sharp_maml import Batch, Episode, meta_loss
-from synthetic import Family
+from synthetic import Family, apart
 
 FAR = 5.0
 """Standard errors that a sampled mean may be away."""
@@ -101,9 +101,9 @@ def assert_batches_equal_one_by_one(family: Family, dim: int, seed: int) -> None
 
 def assert_draw_is_pure(family: Family, n: int = 6) -> None:
     """A seed gives the same samples whatever else is drawn; another seed, others; M episodes, n samples each."""
-    first = family.draw(seeded(1), n)
+    first = apart(family.sample(seeded(1), n))
     torch.rand(5)
-    again, other = family.draw(seeded(1), n), family.draw(seeded(2), n)
+    again, other = apart(family.sample(seeded(1), n)), apart(family.sample(seeded(2), n))
     assert len(first) == family.tasks
     assert {len(tensor) for tensor in tensors(first)} == {n}
     assert {tensor.dtype for tensor in tensors(first)} == {torch.float64}
@@ -113,7 +113,7 @@ def assert_draw_is_pure(family: Family, n: int = 6) -> None:
 
 def assert_slopes_are_independent(family: Family, n: int = 5000) -> None:
     """No two entries of the linear terms of any task's halves are correlated."""
-    slopes = torch.cat([batch.inputs[:, 1] for episode in family.draw(seeded(3), n) for batch in episode], 1)
+    slopes = torch.cat([batch.inputs[:, 1] for episode in apart(family.sample(seeded(3), n)) for batch in episode], 1)
     correlations = torch.corrcoef(slopes.T) - torch.eye(slopes.shape[1], dtype=torch.float64)
     assert correlations.abs().max() <= FAR / n**0.5
 

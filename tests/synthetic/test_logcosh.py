@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharp_maml import Batch, Episode, meta_gradient
-from synthetic import LogCosh
+from synthetic import LogCosh, apart
 from synthetic.logcosh import PRECISE, _log_cosh
 from tests.synthetic.families import (
     FAR,
@@ -83,7 +83,7 @@ def test_query_sets_may_be_of_another_size():
     family = logcosh(3)
     family = replace(family, query_inputs=family.query_inputs[:, :2], query_targets=family.query_targets[:, :2])
     assert_closed_forms_equal_the_core(family, clean(family), normal(seeded(4), family.dim), 0.7)
-    assert family.draw(seeded(5), 4)[0].query.inputs.shape == (4, family.batch, family.dim)
+    assert apart(family.sample(seeded(5), 4))[0].query.inputs.shape == (4, family.batch, family.dim)
 
 
 def test_planted_tasks_have_unit_inputs_and_weights_as_far_apart_as_asked():
@@ -161,7 +161,7 @@ def test_the_variance_of_a_hessian_is_nearly_attained_by_many_orthogonal_samples
 
 def test_drawn_minibatches_are_unbiased():
     family, x = logcosh(8), normal(seeded(9), 3)
-    for episode, whole in zip(family.draw(seeded(10), 5000), clean(family), strict=True):
+    for episode, whole in zip(apart(family.sample(seeded(10), 5000)), clean(family), strict=True):
         for half in ("support", "query"):
             loss = half_loss(family, half)
             assert_mean(gradients(family, half, x, episode), torch.func.grad(loss)(x, whole))
@@ -171,7 +171,7 @@ def test_drawn_minibatches_are_unbiased():
 def test_the_samples_of_support_and_query_sets_of_all_tasks_are_independent_and_uniform():
     """All pairs of the eight drawn indices of two tasks: each pair of values as often as any other."""
     n, values, family = 20_000, 3, logcosh(11, tasks=2, samples=3, batch=2)
-    drawn = family.draw(seeded(12), n)
+    drawn = apart(family.sample(seeded(12), n))
     columns = []
     for m, episode in enumerate(drawn):
         for inputs, known in ((episode.support.inputs, family.support_inputs[m]),
@@ -195,7 +195,7 @@ def test_lowest_is_a_lower_bound(beta):
 def test_draw_is_a_pure_function_of_the_seed_and_keeps_inputs_and_targets_together():
     family = logcosh(15)
     assert_draw_is_pure(family)
-    for m, episode in enumerate(family.draw(seeded(16), 6)):
+    for m, episode in enumerate(apart(family.sample(seeded(16), 6))):
         known = zip(family.support_inputs[m], family.support_targets[m], strict=True)
         got = zip(episode.support.inputs.reshape(-1, 3), episode.support.targets.reshape(-1), strict=True)
         assert {(*x.tolist(), y.item()) for x, y in got} <= {(*x.tolist(), y.item()) for x, y in known}
@@ -203,7 +203,7 @@ def test_draw_is_a_pure_function_of_the_seed_and_keeps_inputs_and_targets_togeth
 
 def test_the_lanes_of_vmap_equal_the_core_on_each_minibatch():
     family = logcosh(17)
-    x, episodes = normal(seeded(18), 4, 3), family.draw(seeded(19), 4)
+    x, episodes = normal(seeded(18), 4, 3), apart(family.sample(seeded(19), 4))
     options = {"beta_low": 0.4, "alpha_low": 0.1, "alpha_up": 0.2, "query_loss": family.query_loss}
 
     def core(x, flat):

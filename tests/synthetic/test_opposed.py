@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthetic import Opposed
+from synthetic import Opposed, apart
 from tests.synthetic.families import (
     assert_batches_equal_one_by_one,
     assert_closed_forms_equal_the_core,
@@ -33,7 +33,7 @@ ALL = pytest.mark.parametrize("family", [SMOOTH, STEEP, KINKED, ALONE], ids=["sm
 @given(seed=st.integers(0, 2**32 - 1), beta=st.floats(0, 0.8))
 def test_the_closed_forms_equal_the_core_and_autograd(family, seed, beta) -> None:
     generator = seeded(seed)
-    assert_closed_forms_equal_the_core(family, lane(family.draw(generator, 1), 0), normal(generator, 3), beta)
+    assert_closed_forms_equal_the_core(family, lane(apart(family.sample(generator, 1)), 0), normal(generator, 3), beta)
 
 
 @ALL
@@ -45,7 +45,7 @@ def test_batches_equal_one_by_one(family) -> None:
 def test_the_constants_bound_the_tasks(family) -> None:
     points = 3 * normal(seeded(1), 200, 3)
     known = family.constants
-    for episode in family.draw(seeded(0), 1):
+    for episode in apart(family.sample(seeded(0), 1)):
         support = torch.stack([hessians(family, "support", x, episode)[0] for x in points])
         assert torch.linalg.matrix_norm(support, 2).max() <= known.L1
         assert torch.stack([gradients(family, "query", x, episode)[0] for x in points]).norm(dim=-1).max() <= known.L0
@@ -53,7 +53,7 @@ def test_the_constants_bound_the_tasks(family) -> None:
 
 def test_the_term_is_unbounded_in_the_tasks_and_absent_from_their_mean() -> None:
     x = torch.tensor([0.3, 20.0, 0.0], dtype=torch.float64)
-    assert gradients(STEEP, "query", x, STEEP.draw(seeded(0), 1)[0]).norm() > 1e12
+    assert gradients(STEEP, "query", x, apart(STEEP.sample(seeded(0), 1))[0]).norm() > 1e12
     assert torch.equal(STEEP.meta_gradient(x, 0.3), SMOOTH.meta_gradient(x, 0.3))
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharp_maml import adapt, meta_gradient, meta_loss
-from synthetic import Quadratic
+from synthetic import Quadratic, apart
 from tests.synthetic.families import (
     assert_batches_equal_one_by_one,
     assert_closed_forms_equal_the_core,
@@ -46,7 +46,7 @@ def quadratic(seed: int, *, tasks: int = 3, dim: int = 3, **noise: float) -> Qua
 
 
 def clean(family: Quadratic) -> list:
-    return lane(replace(family, zeta=0.0, xi=0.0).draw(seeded(0), 1), 0)
+    return lane(apart(replace(family, zeta=0.0, xi=0.0).sample(seeded(0), 1)), 0)
 
 
 @given(SEEDS, st.floats(0, 1), STEPS)
@@ -134,7 +134,7 @@ def test_the_constants_are_norms_of_hessians_that_do_not_change(seed):
 def test_the_noise_is_unbiased_and_has_the_stated_standard_deviations():
     family = quadratic(10, zeta=0.7, xi=1.3)
     constants, x = family.constants, normal(seeded(11), 3)
-    for episode, expected in zip(family.draw(seeded(12), 40_000), clean(family), strict=True):
+    for episode, expected in zip(apart(family.sample(seeded(12), 40_000)), clean(family), strict=True):
         for half, stated in (("support", constants.sg), ("query", constants.sq)):
             mean = torch.func.grad(half_loss(family, half))(x, expected)
             samples = gradients(family, half, x, episode)

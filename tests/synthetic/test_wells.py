@@ -14,7 +14,7 @@ from scipy import stats
 
 import synthetic
 from sharp_maml import meta_gradient
-from synthetic import Wells
+from synthetic import Wells, apart
 from synthetic.wells import GRID
 from tests.synthetic.families import (
     assert_batches_equal_one_by_one,
@@ -51,7 +51,7 @@ def noisy(seed: int, *, is_rotated: bool) -> Wells:
 
 
 def clean(family: Wells) -> list:
-    return lane(replace(family, zeta=0.0, sA=0.0, xi=0.0).draw(seeded(0), 1), 0)
+    return lane(apart(replace(family, zeta=0.0, sA=0.0, xi=0.0).sample(seeded(0), 1)), 0)
 
 
 def turned_back(family: Wells, y: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,7 @@ def test_the_second_harmonic_in_phase_attains_the_constant_of_the_query_gradient
 def test_the_noise_is_unbiased(is_rotated):
     family = noisy(7, is_rotated=is_rotated)
     x = normal(seeded(8), family.dim)
-    for episode, expected in zip(family.draw(seeded(9), 5000), clean(family), strict=True):
+    for episode, expected in zip(apart(family.sample(seeded(9), 5000)), clean(family), strict=True):
         for half in ("support", "query"):
             loss = half_loss(family, half)
             assert_mean(gradients(family, half, x, episode), torch.func.grad(loss)(x, expected))
@@ -138,7 +138,7 @@ def test_the_noise_has_the_stated_standard_deviations_at_the_worst_point(is_rota
     """For sg that is where every sine is 1, for sH where every cosine is; sq is the same everywhere."""
     family = noisy(10, is_rotated=is_rotated)
     constants = family.constants
-    episode, expected = family.draw(seeded(11), 40_000)[0], clean(family)[0]
+    episode, expected = apart(family.sample(seeded(11), 40_000))[0], clean(family)[0]
     steepest = turned_back(family, family.support_centres[0] + math.pi / 2)
     centre = turned_back(family, family.support_centres[0])
     for half, stated in (("support", constants.sg), ("query", constants.sq)):
@@ -181,21 +181,21 @@ def test_instances_side_by_side_are_as_many_families(is_rotated):
     (gradient,) = torch.autograd.grad(together.meta_loss(leaf, beta).sum(), leaf)
     torch.testing.assert_close(together.meta_gradient(x, beta), gradient, rtol=1e-10, atol=1e-12)
     assert (together.tasks, together.dim, together.meta_loss(x[0, 0], 0.3).shape) == (3, 2, (4,))
-    drawn = together.draw(seeded(15), 4)
+    drawn = apart(together.sample(seeded(15), 4))
     for s in range(4):
         alone = replace(together, support_centres=a[:, s], query_centres=c[:, s])
         torch.testing.assert_close(together.meta_loss(x, beta)[:, s], alone.meta_loss(x[:, s], beta[:, 0]))
         torch.testing.assert_close(together.meta_gradient(x, beta)[:, s], alone.meta_gradient(x[:, s], beta[:, 0]))
         torch.testing.assert_close(together.meta_loss(x[0, 0], 0.3)[s], alone.meta_loss(x[0, 0], 0.3))
         torch.testing.assert_close(together.lowest(0.3)[s], alone.lowest(0.3))
-        assert all(map(torch.equal, tensors(lane(drawn, s)), tensors(lane(alone.draw(seeded(15), 4), s))))
+        assert all(map(torch.equal, tensors(lane(drawn, s)), tensors(lane(apart(alone.sample(seeded(15), 4)), s))))
 
 
 def test_heavy_noise_is_students_t_with_the_stated_standard_deviations():
     """A coordinate, over its standard deviation, is t with 5 degrees of freedom times sqrt(3/5)."""
     n, dim = 40_000, 3
     family = replace(noisy(16, is_rotated=False), heavy=torch.arange(n) % 2 == 1)
-    for episode in family.draw(seeded(17), n):
+    for episode in apart(family.sample(seeded(17), n)):
         for half, deviation in ((episode.support, family.zeta), (episode.query, family.xi)):
             slopes = half.inputs[:, 1] / (deviation / dim**0.5)
             assert root_mean_square(half.inputs[1::2, 1]) == pytest.approx(deviation, rel=0.03)

@@ -50,12 +50,8 @@ BOUNDS, PAC_BAYES, INSTANCES = (
     "theory/generalization/pac_bayes.py",
     "theory/generalization/extreme.py",
 )
-LINE, ROOTS, PLANE, INTERVALS = (
-    "theory/lemma/line.py",
-    "theory/lemma/roots.py",
-    "theory/lemma/plane.py",
-    "theory/lemma/intervals.py",
-)
+LINE, ROOTS, INTERVALS = "theory/lemma/line.py", "theory/lemma/roots.py", "theory/lemma/intervals.py"
+FIELD, BOXES, BALLS = "theory/lemma/field.py", "theory/lemma/boxes.py", "theory/lemma/balls.py"
 WELLS, LOGCOSH, WELSCH = "synthetic/wells.py", "synthetic/logcosh.py", "synthetic/welsch.py"
 
 _meta = "tests/sharp_maml/test_meta.py::"
@@ -349,18 +345,18 @@ MUTANTS = (
     Mutant("minimum and maximum are mistaken for each other", LINE,
            '"minimum" if after > 0 else "maximum"', '"minimum" if before > 0 else "maximum"',
            "tests/theory/lemma/test_line.py::test_known_roots_are_found_with_their_kinds[stationary_points]"),
-    Mutant("saddles are counted as minima", PLANE,
+    Mutant("saddles are counted as minima", BALLS,
            'return Ball(x, "saddle")', 'return Ball(x, "minimum")',
            "tests/theory/lemma/test_plane.py::test_one_sample_on_the_torus_in_closed_form"),
-    Mutant("points on the seam of the torus are counted twice", PLANE,
+    Mutant("points on the seam of the torus are counted twice", BALLS,
            "if problem.reach is not None:\n        return arb(0), arb(0)",
            "if problem:\n        return arb(0), arb(0)",
            "tests/theory/lemma/test_plane.py::test_points_on_the_seam_are_counted_once"),
-    Mutant("the winding number without whole turns", PLANE,
+    Mutant("the winding number without whole turns", BOXES,
            "(turn - 2 * math.pi * np.round(turn / (2 * math.pi))).sum()", "turn.sum()",
            "tests/theory/lemma/test_plane.py::test_the_winding_number_is_that_of_a_fine_polygon"),
-    Mutant("the Hessian in the plane without the third derivative", PLANE,
-           "j[1] * left[3] - beta * bend[1] + hessian[1]", "j[1] * left[3] + hessian[1]",
+    Mutant("the Hessian in the plane without the third derivative", FIELD,
+           "j[1] * left[3] - self.beta * bend[1]", "j[1] * left[3]",
            "tests/theory/lemma/test_plane.py::test_gradient_and_hessian_are_those_of_the_core"),
     Mutant("intervals are not rounded outwards", INTERVALS,
            "return cls(np.nextafter(low, -np.inf), np.nextafter(high, np.inf))", "return cls(low, high)",

@@ -343,19 +343,17 @@ def decide(
         outside, inside = rejected.get(unit, (p_values[unit][0] == 0, p_values[unit][1] == 0))
         return "supported" if outside else "refuted" if inside else "inconclusive"
 
-    verdicts = []
-    for name, claim in claims.items():
-        units = {control: Unit(name, control) for control in ("", *claim.controls)}
-        if units[""] in evidence:
-            verdicts.append(
-                Verdict(
-                    claim,
-                    {control: outcome(unit) for control, unit in units.items()},
-                    {control: evidence[unit] for control, unit in units.items()},
-                    {control: seconds[unit] for control, unit in units.items()},
-                )
-            )
-    return verdicts
+    every = {name: [Unit(name, control) for control in ("", *claim.controls)] for name, claim in claims.items()}
+    return [
+        Verdict(
+            claims[name],
+            {unit.control: outcome(unit) for unit in units},
+            {unit.control: evidence[unit] for unit in units},
+            {unit.control: seconds[unit] for unit in units},
+        )
+        for name, units in every.items()
+        if units[0] in evidence
+    ]
 
 
 @cache
@@ -365,13 +363,9 @@ def registry() -> dict[str, Claim]:
     Raises:
         ValueError: A docstring lacks a heading.
     """
-    root = importlib.import_module("theory").__path__
-    found = {}
-    for module in pkgutil.walk_packages(root, "theory."):
-        if ".claims." in module.name:
-            claim = load(importlib.import_module(module.name))
-            found[claim.id] = claim
-    return found
+    modules = pkgutil.walk_packages(importlib.import_module("theory").__path__, "theory.")
+    claims = (load(importlib.import_module(module.name)) for module in modules if ".claims." in module.name)
+    return {claim.id: claim for claim in claims}
 
 
 def load(module: ModuleType) -> Claim:

@@ -17,6 +17,8 @@ from sharp_maml import Estimate
 
 Risk = Callable[[Tensor], Tensor]
 NODES = 20
+POINTS = 128
+"""Points at a time of a quadrature over few points, where a call costs more than what it computes."""
 LEVEL = 1e-4
 """Probability that an interval of Monte Carlo misses."""
 
@@ -54,8 +56,12 @@ def gaussian_risk(risk: Risk, x: Tensor, deviation: float) -> Tensor:
     offsets = torch.cartesian_prod(*[nodes] * dim).view(-1, dim)
     products = torch.cartesian_prod(*[weights] * dim).view(-1, dim).prod(-1)
     total = torch.zeros(x.shape[:-1], dtype=x.dtype)
-    for offset, product in zip(offsets, products, strict=True):
-        total = total + product * risk(x + deviation * offset)
+    together = max(1, POINTS // total.numel())
+    parts = zip(offsets.split(together), products.split(together), strict=True)  # type: ignore[no-untyped-call]
+    for some, of_some in parts:
+        values = risk(x + deviation * some.view(-1, *[1] * total.dim(), dim))
+        for product, value in zip(of_some, values, strict=True):
+            total = total + product * value
     return total
 
 

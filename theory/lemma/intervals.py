@@ -2,7 +2,7 @@
 
 Sums and products are widened to the next float on either side. Sine, cosine and hyperbolic tangent are widened by
 `ERROR`, far more than the few units in the last place by which NumPy's are off (a test compares them with rigorous
-balls). Read next: `plane.py`.
+balls). Read next: `field.py`.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Interval:
             np.minimum(np.tanh(self.high) + ERROR, 1.0),
         )
 
-    def meet(self, other: Interval) -> Interval:
+    def intersection(self, other: Interval) -> Interval:
         """The intersection of two enclosures of the same number."""
         return Interval(np.maximum(self.low, other.low), np.minimum(self.high, other.high))
 

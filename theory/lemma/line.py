@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
-from itertools import pairwise
+from itertools import accumulate, pairwise, repeat
+from operator import mul
 from typing import Literal, NamedTuple
 
 from flint import fmpq, fmpq_poly
@@ -174,13 +175,8 @@ def stationary_points(slope: Quotient) -> tuple[Point, ...]:
     """
     _check(slope)
     roots = real_roots(slope.numerator)
-    if not roots:
-        return ()
-    between = [(left[1] + right[0]) / 2 for left, right in pairwise(roots)]
-    signs = [sign(slope.numerator, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1)]
-    return tuple(
-        Point(*root, _kind(before, after)) for root, (before, after) in zip(roots, pairwise(signs), strict=True)
-    )
+    sides = pairwise(_signs_beside(slope.numerator, roots))
+    return tuple(Point(*root, _kind(before, after)) for root, (before, after) in zip(roots, sides, strict=True))
 
 
 def sturm_points(slope: Quotient) -> tuple[Point, ...]:
@@ -201,7 +197,11 @@ def sturm_points(slope: Quotient) -> tuple[Point, ...]:
     sequence = sturm_sequence(own)
 
     def variations(x: Fraction) -> int:
-        return changes([_sign_at(member, x) for member in sequence])
+        powers = _powers(x.denominator, len(own))
+        return changes([_sign_at(member, x.numerator, powers) for member in sequence])
+
+    def sign_of_own(x: Fraction) -> int:
+        return _sign_at(own, x.numerator, _powers(x.denominator, len(own)))
 
     reach = 1 + Fraction(max(abs(c) for c in own), abs(own[-1]))  # Cauchy's bound
     found: list[Point] = []
@@ -211,9 +211,9 @@ def sturm_points(slope: Quotient) -> tuple[Point, ...]:
         if at_low == at_high:
             continue
         if at_low - at_high == 1:
-            found.append(Point(low, high, _kind(_sign_at(own, low), _sign_at(own, high))))
+            found.append(Point(low, high, _kind(sign_of_own(low), sign_of_own(high))))
             continue
-        middle = next(x for k in range(2, 3 + 2 * len(own)) if _sign_at(own, x := low + (high - low) / k * (k // 2)))
+        middle = next(x for k in range(2, 3 + 2 * len(own)) if sign_of_own(x := low + (high - low) / k * (k // 2)))
         at_middle = variations(middle)
         waiting += [(middle, high, at_middle, at_high), (low, middle, at_low, at_middle)]
     return tuple(found)
@@ -252,10 +252,7 @@ def signs(function: Quotient) -> set[int]:
         return {0}
     _check(function)
     roots = real_roots(function.numerator)
-    if not roots:
-        return {sign(function.numerator, Fraction(0))}
-    between = [(left[1] + right[0]) / 2 for left, right in pairwise(roots)]
-    return {0, *(sign(function.numerator, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1))}
+    return {*_signs_beside(function.numerator, roots), *(0 for _ in roots)}
 
 
 def bracket(holds: Callable[[Fraction], bool], low: Fraction, high: Fraction, width: Fraction) -> tuple[Fraction, ...]:
@@ -281,6 +278,14 @@ def bracket(holds: Callable[[Fraction], bool], low: Fraction, high: Fraction, wi
     return low, high
 
 
+def _signs_beside(polynomial: fmpq_poly, roots: Sequence[tuple[Fraction, Fraction]]) -> list[int]:
+    """The signs of a polynomial on the far left, between each two of its roots, and on the far right."""
+    if not roots:
+        return [sign(polynomial, Fraction(0))]
+    between = [(left[1] + right[0]) / 2 for left, right in pairwise(roots)]
+    return [sign(polynomial, x) for x in (roots[0][0] - 1, *between, roots[-1][1] + 1)]
+
+
 def _check(function: Quotient) -> None:
     if function.numerator.degree() < 0:
         raise ValueError("the derivative is zero: the function is constant, and every point is stationary")
@@ -304,10 +309,14 @@ def _poly(coefficients: Sequence[Exact]) -> fmpq_poly:
     return fmpq_poly([_q(c) for c in coefficients])
 
 
-def _sign_at(coefficients: Sequence[int], x: Fraction) -> int:
-    """Sign of a polynomial at p / q, by integers: that of sum_i c_i p^i q^(n - i)."""
-    value, power = 0, 1
-    for c in reversed(coefficients):
-        value = value * x.numerator + c * power
-        power *= x.denominator
+def _sign_at(coefficients: Sequence[int], p: int, powers: Sequence[int]) -> int:
+    """Sign of a polynomial at p / q, by integers: that of sum_i c_i p^i q^(n - i), from 1, q, q^2, ..."""
+    value = 0
+    for c, power in zip(reversed(coefficients), powers, strict=False):
+        value = value * p + c * power
     return (value > 0) - (value < 0)
+
+
+def _powers(q: int, number: int) -> list[int]:
+    """1, q, q^2, ..., as many as asked for."""
+    return list(accumulate(repeat(q, number - 1), mul, initial=1))

@@ -116,15 +116,19 @@ def _positive(p: fmpz_poly, bound: int) -> Iterator[tuple[Fraction, Fraction]]:
 
 def _enclosed(p: fmpz_poly, low: Fraction, high: Fraction) -> tuple[Fraction, Fraction]:
     """The one root of an open interval, in a closed one inside of it."""
-    ends = low, high
     before = sign(p, low) or sign(p.derivative(), low)
-    while high - low > WIDTH or (low != high and (low == ends[0] or high == ends[1])):
-        middle = (low + high) / 2
-        at_middle = sign(p, middle)
-        if at_middle == 0:
-            return middle, middle
-        low, high = (middle, high) if at_middle == before else (low, middle)
-    return low, high
+    width, *ends = (fmpq(x.numerator, x.denominator) for x in (WIDTH, low, high))  # as exact as fractions, and faster
+    left, right = ends
+    while right - left > width or (left != right and (left == ends[0] or right == ends[1])):
+        middle = (left + right) / 2
+        value = p(middle)
+        if value == 0:
+            left = right = middle
+        elif (value > 0) == (before > 0):
+            left = middle
+        else:
+            right = middle
+    return Fraction(int(left.p), int(left.q)), Fraction(int(right.p), int(right.q))
 
 
 def _primitive(coefficients: Sequence[int]) -> list[int]:

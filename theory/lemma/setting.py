@@ -51,7 +51,13 @@ class Instance(NamedTuple):
 
 def counted(family: ExactFamily, beta: Q) -> Instance:
     """Count both."""
-    return Instance(family, beta, stationary_points(erm_slope(family)), stationary_points(maml_slope(family, beta)))
+    return Instance(family, beta, erm_points(family), stationary_points(maml_slope(family, beta)))
+
+
+@cache
+def erm_points(family: ExactFamily) -> tuple[Point, ...]:
+    """The stationary points of ERM; kept, because the same tasks are counted with many steps."""
+    return stationary_points(erm_slope(family))
 
 
 @cache
@@ -84,7 +90,12 @@ def own_minima(case: Instance) -> int:
 
 def violations(label: str, holds: Callable[[Instance], bool], instances: list[Instance]) -> Item:
     """How many instances do not have a property, 0 predicted."""
-    return Item(f"{label}, {len(instances)} cases", sum(not holds(instance) for instance in instances), 0)
+    return failures(label, [not holds(instance) for instance in instances])
+
+
+def failures(label: str, fails: Sequence[bool]) -> Item:
+    """In how many cases something fails, 0 predicted."""
+    return Item(f"{label}, {len(fails)} cases", sum(fails), 0)
 
 
 def lost(points: Sequence[Point]) -> tuple[Point, ...]:

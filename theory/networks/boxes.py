@@ -176,7 +176,7 @@ class Gradients:
                 inner = x - beta * slope
                 if centre is not None:
                     there, _, _ = self._loss(support[0], centre)
-                    inner = inner.meet(centre - beta * there + _times(J, x - centre))
+                    inner = inner.intersection(centre - beta * there + _times(J, x - centre))
                 v, w, _ = self._loss(query, inner)
                 g, h = _times(J, v), _product(_product(J, w), J) - beta * third(v)
             gradients.append(g)
@@ -224,7 +224,7 @@ def step(
     margin = INFLATION * (high - low) + FLAT
     x = Interval(low - margin, high + margin)
     image, unique, bend = krawczyk(gradients, x, who)
-    rest = x.meet(image)
+    rest = x.intersection(image)
     # a zero lies in the box, in -D / (2 decay) and in Krawczyk's image
     low, high = np.maximum(low, rest.low), np.minimum(high, rest.high)
     alive = (low <= high).all(0)
@@ -252,8 +252,12 @@ def krawczyk(gradients: Gradients, x: Interval, who: Owners) -> tuple[Interval, 
     Y = Interval.point(np.moveaxis(inverse, 0, -1))
     residue = identity - _product(Y, hessian)
     image = centre - _times(Y, at + decay * centre) + _times(residue, away)
-    data = wide.meet(at + _times(bend, away))
-    return image.meet(-(data * Interval.around(1 / decay.low, 1 / decay.low))), np.all(image.inside(x), axis=0), bend
+    data = wide.intersection(at + _times(bend, away))
+    return (
+        image.intersection(-(data * Interval.around(1 / decay.low, 1 / decay.low))),
+        np.all(image.inside(x), axis=0),
+        bend,
+    )
 
 
 def cut(low: Array, high: Array, axis: Owners, who: Owners) -> tuple[Array, Array, Owners]:
@@ -283,7 +287,7 @@ def refined(gradients: Gradients, box: Interval, owner: int) -> Interval:
     """The box of one zero, cut down to its Krawczyk image until that is no smaller."""
     while True:
         image, _, _ = krawczyk(gradients, Interval(box.low[:, None], box.high[:, None]), np.array([owner]))
-        smaller = box.meet(Interval(image.low[:, 0], image.high[:, 0]))
+        smaller = box.intersection(Interval(image.low[:, 0], image.high[:, 0]))
         if smaller.width.max() >= 0.99 * box.width.max():
             return smaller
         box = smaller

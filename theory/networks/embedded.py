@@ -29,7 +29,7 @@ from sharp_maml import (
     hessian,
     norm,
 )
-from synthetic import Constants
+from synthetic import Constants, apart
 from theory.networks.local import deviation, gradient, hessian_deviation, hessian_quotient, operator_norm, sample
 from theory.rate.theorem import evaluate, rate, smoothness, variance_fresh
 from theory.runner import Power, Schedule, run, traced, variants
@@ -164,18 +164,17 @@ class Tasks:
         """Mean cross-entropy of the query batch."""
         return self.loss(params, episode.query)
 
-    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """n minibatches of each task, as many images of every class, drawn with replacement."""
+    def sample(self, generator: torch.Generator, n: int) -> Episode:
+        """n minibatches of each task, as many images of every class, drawn with replacement: tensors `M x n x ...`."""
 
-        def minibatches(pool: Tensor, count: int) -> list[Batch]:
+        def minibatches(pool: Tensor, count: int) -> Batch:
             tasks, ways, size, _ = pool.shape
             rows = torch.randint(size, (tasks, n, ways, count), generator=generator)
             of_task, of_class = torch.arange(tasks).view(-1, 1, 1, 1), torch.arange(ways).view(-1, 1)
-            labels = torch.eye(ways, dtype=pool.dtype).repeat_interleave(count, 0).expand(n, -1, -1)
-            return [Batch(images, labels) for images in pool[of_task, of_class, rows].flatten(2, 3)]
+            labels = torch.eye(ways, dtype=pool.dtype).repeat_interleave(count, 0).expand(tasks, n, -1, -1)
+            return Batch(pool[of_task, of_class, rows].flatten(2, 3), labels)
 
-        halves = minibatches(self.support, self.shots), minibatches(self.query, self.queries)
-        return [Episode(*pair) for pair in zip(*halves, strict=True)]
+        return Episode(minibatches(self.support, self.shots), minibatches(self.query, self.queries))
 
     def whole(self, m: int) -> Episode:
         """All images of a task, whose losses are the expected ones."""
@@ -231,7 +230,7 @@ def constants(tasks: Tasks, points: list[Tensor], *, beta: float, settings: Sett
 
     L0, L1, L2 and Lq are of the expected losses, L2 a quotient along the inner step; sH is a proxy.
     """
-    drawn = tasks.draw(torch.Generator().manual_seed(settings.seed + 2), settings.samples)
+    drawn = apart(tasks.sample(torch.Generator().manual_seed(settings.seed + 2), settings.samples))
     largest: dict[str, float] = {}
     for x in points:
         for m in range(tasks.tasks):

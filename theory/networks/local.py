@@ -77,6 +77,11 @@ def gradient(function: Function, params: Params) -> Params:
     return dict(torch.func.grad(function)(params))
 
 
+def moved(params: Params, direction: Params, radius: float) -> Params:
+    """x + r u, the point at a distance r > 0 along a vector of any length but 0."""
+    return add_scaled(params, direction, radius / float(norm(direction)))
+
+
 def gradient_quotient(function: Function, params: Params, direction: Params, radius: float) -> float:
     """|grad f(x + r u) - grad f(x)| / r, which no Lipschitz constant of grad f is below.
 
@@ -91,7 +96,7 @@ def gradient_quotient(function: Function, params: Params, direction: Params, rad
     Returns:
         The quotient.
     """
-    away = gradient(function, add_scaled(params, direction, radius / float(norm(direction))))
+    away = gradient(function, moved(params, direction, radius))
     return float(norm(add_scaled(away, gradient(function, params), -1.0))) / radius
 
 
@@ -109,8 +114,8 @@ def hessian_quotient(function: Function, params: Params, direction: Params, radi
     Returns:
         The quotient.
     """
-    away = add_scaled(params, direction, radius / float(norm(direction)))
-    return operator_norm(hessian(function, away) - hessian(function, params)) / radius
+    away = hessian(function, moved(params, direction, radius))
+    return operator_norm(away - hessian(function, params)) / radius
 
 
 def deviation(vectors: Sequence[Params]) -> float:

@@ -90,7 +90,7 @@ def test_a_turn_within_is_reached() -> None:
 
 def test_meeting_and_lying_inside() -> None:
     one, other = Interval(np.array([0.0]), np.array([2.0])), Interval(np.array([1.0]), np.array([3.0]))
-    assert (one.meet(other).low[0], one.meet(other).high[0]) == (1, 2)
+    assert (one.intersection(other).low[0], one.intersection(other).high[0]) == (1, 2)
     assert not one.inside(one)[0]
     assert Interval(np.array([0.5]), np.array([1.0])).inside(one)[0]
     assert one.holds(2.0)[0]

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sharp_maml import meta_gradient, meta_loss
 from synthetic import Tanh, Torus
 from theory.lemma.claims.torus import MISTAKES, changed
-from theory.lemma.plane import Count, Function, Problem, Zero, arb_number, stationary
+from theory.lemma.field import Problem, field, number
+from theory.lemma.plane import Count, Zero, stationary
 
 torch_double = {"dtype": torch.float64}
 
@@ -78,7 +79,7 @@ def by_search(problem: Problem, starts: int = 600) -> list[np.ndarray]:
 @given(x=st.tuples(st.floats(-4, 4), st.floats(-4, 4)), beta=st.fractions(0, 1, max_denominator=16))
 def test_gradient_and_hessian_are_those_of_the_core(family, x, beta) -> None:
     problem = Problem(family, beta, None if isinstance(family, Torus) else 12)
-    (g1, g2), (a, b, d) = Function(problem, arb_number).at(tuple(arb_number(Q(value)) for value in x))
+    (g1, g2), (a, b, d) = field(problem).with_hessian(tuple(number(Q(value)) for value in x))
     at = torch.tensor(x, **torch_double)
     loss = lambda v: meta_loss(family.loss, {"x": v}, family.episodes, beta_low=float(beta))  # noqa: E731
     expected = family.tasks * torch.autograd.functional.hessian(loss, at)
@@ -155,7 +156,7 @@ def test_a_wrong_count_is_noticed(problem, change) -> None:
 
 
 def test_a_curve_of_zeros_is_never_certified(monkeypatch) -> None:
-    monkeypatch.setattr("theory.lemma.plane.MOST", 3000)
+    monkeypatch.setattr("theory.lemma.boxes.MOST", 3000)
     curve, plain = stationary([Problem(Torus([[(0, 0)]]), 0), Problem(Torus([[(0, 2)]]), 0)])
     assert not curve.certified
     assert curve.undetermined
@@ -164,14 +165,14 @@ def test_a_curve_of_zeros_is_never_certified(monkeypatch) -> None:
 
 def test_a_constant_function_is_never_certified(monkeypatch) -> None:
     """b = 0 and one sample with y = 0: sin^2 x1 does not depend on x2."""
-    monkeypatch.setattr("theory.lemma.plane.MOST", 3000)
+    monkeypatch.setattr("theory.lemma.boxes.MOST", 3000)
     (count,) = stationary([Problem(Torus([[(0, 0)]], second=0), 0)])
     assert "more than 3000 boxes at a time" in count.undetermined
 
 
 def test_a_degenerate_zero_is_undetermined(monkeypatch) -> None:
     """sin x1 + sin(x2)/2 - y with y = 3/2: the residual vanishes to second order where both sines are 1."""
-    monkeypatch.setattr("theory.lemma.plane.SMALLEST", 1e-4)
+    monkeypatch.setattr("theory.lemma.boxes.SMALLEST", 1e-4)
     (count,) = stationary([Problem(Torus([[(0, Q(3, 2))]]), 0)])
     assert not count.certified
     assert any("1.57" in reason for reason in count.undetermined)

@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sharp_maml import Batch, Result, meta_gradient, read_result
-from synthetic import Constants
+from synthetic import Constants, apart
 from tests.sharp_maml.tiny import tiny_dataset
 from theory.networks import embedded
 from theory.networks import rate as command
@@ -76,7 +76,7 @@ def test_on_all_images_the_core_has_the_same_gradient(tasks) -> None:
 
 def test_minibatches_have_images_of_their_task_and_class_and_their_mean_loss_is_the_whole_one(tasks) -> None:
     x, n = starts(tasks, SMALL)[0], 4000
-    drawn = tasks.draw(torch.Generator().manual_seed(0), n)
+    drawn = apart(tasks.sample(torch.Generator().manual_seed(0), n))
     for m, (support, query) in enumerate(drawn):
         assert support.inputs.shape == (n, 3, 5)
         assert query.inputs.shape == (n, 6, 5)
@@ -217,7 +217,7 @@ def test_an_average_is_that_of_a_plain_loop(tasks) -> None:
     beta, eta = PRESCRIBED[0].beta.at(T), PRESCRIBED[0].eta.at(T)
     points, total = [row.clone() for row in x], np.zeros(seeds)
     for _ in range(T):
-        drawn = tasks.draw(generator, seeds)
+        drawn = apart(tasks.sample(generator, seeds))
         for s in range(seeds):
             total[s] += float(tasks.meta_gradient(points[s], beta).square().sum()) / T
             y = points[s].clone().requires_grad_()

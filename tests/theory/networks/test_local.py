@@ -16,7 +16,7 @@ from scipy.sparse.linalg import aslinearoperator
 from torch.nn.functional import cross_entropy
 
 from sharp_maml import Batch, Episode, hessian, meta_gradient, mlp
-from synthetic import Quadratic, Wells
+from synthetic import Quadratic, Wells, apart
 from theory.networks import local
 
 SEEDS = st.integers(0, 2**31)
@@ -42,7 +42,7 @@ def losses(family):
 
 
 def drawn(family, seed: int, n: int) -> list[Episode]:
-    return family.draw(torch.Generator().manual_seed(seed), n)
+    return apart(family.sample(torch.Generator().manual_seed(seed), n))
 
 
 def support_of(family: Wells):

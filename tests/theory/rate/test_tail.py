@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 from scipy.stats import t as student
 
-from synthetic import Constants
+from synthetic import Constants, apart
 from theory.rate.claims.heavy_tails import StudentWells
 from theory.rate.claims.tail import QUADRATIC, Rare, T, chernoff, of_quadratic, rarity
 from theory.rate.setting import WELLS
@@ -51,7 +51,7 @@ def test_no_share_of_simulated_runs_exceeds_it(push: float) -> None:
 def test_rare_noise_has_its_variance_and_one_step_of_it_exceeds_the_multiple() -> None:
     p = rarity(4.0)
     family = Rare(**QUADRATIC.__dict__, p=p)
-    (episode,) = family.draw(torch.Generator().manual_seed(0), 200_000)
+    (episode,) = apart(family.sample(torch.Generator().manual_seed(0), 200_000))
     slopes = episode.query.inputs[:, 1, 0]
     found = slopes[slopes != 0]
     assert abs(len(found) / len(slopes) - p) < 5 * math.sqrt(p / len(slopes))
@@ -65,7 +65,7 @@ def test_every_coordinate_of_the_noise_in_the_plane_has_students_distribution(fr
     family = StudentWells(
         WELLS.support_centres, WELLS.query_centres, zeta=0.3, xi=0.7, support_freedom=1.7, query_freedom=freedom
     )
-    for support, query in family.draw(torch.Generator().manual_seed(0), 5000):
+    for support, query in apart(family.sample(torch.Generator().manual_seed(0), 5000)):
         for batch, scale, degrees in ((support, 0.3, 1.7), (query, 0.7, freedom)):
             for coordinate in batch.inputs[:, 1].T:
                 drawn = (math.sqrt(2) * coordinate / scale).numpy()

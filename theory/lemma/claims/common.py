@@ -26,9 +26,9 @@ from collections.abc import Iterator
 from fractions import Fraction as Q
 
 from synthetic import Exact, ExactFamily, PolynomialRegression, Rational
-from theory.check.claim import Budget, Claim, Evidence, Item, Rule
+from theory.check.claim import Budget, Claim, Evidence, Rule
 from theory.lemma.line import Point, inner_steps, is_root, maml_slope, stationary_points
-from theory.lemma.setting import EXACT, landscape
+from theory.lemma.setting import EXACT, failures, landscape
 
 SHARED = Q(3, 4)
 STEPS = (Q(1, 8), Q(1, 2), Q(2))
@@ -67,8 +67,7 @@ def check(budget: Budget, seed: int, move: Q) -> Evidence:
             lost.setdefault(f"{kind}, not stationary", []).append(not is_root(slope, SHARED))
             if minimum_of_all:
                 lost.setdefault(f"{kind}, not a minimum", []).append(not is_minimum(stationary_points(slope)))
-    items = tuple(Item(f"{label}, {len(cases)} cases", sum(cases), 0) for label, cases in lost.items())
-    return Evidence(items)
+    return Evidence(tuple(failures(label, cases) for label, cases in lost.items()))
 
 
 def measure(budget: Budget, seed: int) -> Evidence:

@@ -138,8 +138,8 @@ def size_in_place_of_fold(budget: Budget, seed: int) -> Evidence:
     """`More` asked wherever beta L1 > 1, of linear regression."""
     drawn = list(polynomials(budget.instances, seed, tasks=1))
     lines = [PolynomialRegression([[(a or Q(1), 0, y) for a, _, y in family.data[0]]]) for family in drawn]
-    wrong = sum(len(case.maml) <= len(case.erm) for case in (counted(line, 3 / line.L1) for line in lines))
-    return Evidence((Item(f"beta L1 = 3 and not more, {len(lines)} cases", wrong, 0),))
+    cases = [counted(line, 3 / line.L1) for line in lines]
+    return Evidence((violations("beta L1 = 3 and not more", lambda case: len(case.maml) > len(case.erm), cases),))
 
 
 def two_tasks(budget: Budget, seed: int) -> Evidence:

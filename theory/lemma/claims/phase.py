@@ -28,7 +28,7 @@ from functools import cache
 
 from sharp_maml import clopper_pearson
 from theory.check.claim import Budget, Claim, Curve, Evidence, Item, Rule
-from theory.lemma.setting import EXACT, counted, robust
+from theory.lemma.setting import EXACT, counted, failures, robust
 
 RATIOS = (Q(1, 4), Q(1, 2), Q(3, 4), Q(9, 10), Q(5, 4), Q(3, 2), Q(2), Q(4))
 SHUFFLED = (*RATIOS[4:], *RATIOS[:4])
@@ -51,10 +51,9 @@ def one_task(budget: Budget, seed: int, labels: tuple[Q, ...]) -> tuple[Item, ..
     """Cases of one task that are not as stated, if beta L1 is what the labels say."""
     found = differences(budget, seed, 1)
     return tuple(
-        Item(
-            f"M = 1, beta L1 = {label}: not {'as many' if label < 1 else 'more'}, {len(found[ratio])} cases",
-            sum(difference != 0 if label < 1 else difference <= 0 for difference in found[ratio]),
-            0,
+        failures(
+            f"M = 1, beta L1 = {label}: not {'as many' if label < 1 else 'more'}",
+            [difference != 0 if label < 1 else difference <= 0 for difference in found[ratio]],
         )
         for ratio, label in zip(RATIOS, labels, strict=True)
     )

@@ -40,7 +40,7 @@ from flint import arb, ctx
 from synthetic import ExactFamily, PolynomialRegression
 from theory.check.claim import Budget, Claim, Curve, Evidence, Item, Rule
 from theory.lemma.line import count, erm_slope
-from theory.lemma.setting import EXACT, counted, polynomials, robust
+from theory.lemma.setting import EXACT, counted, failures, polynomials, robust
 
 HALVINGS = 24
 FURTHER = 3
@@ -59,16 +59,20 @@ def equal(family: ExactFamily, beta: Q, reach: float) -> bool:
 
 def halvings(family: ExactFamily, reach: float) -> int | None:
     """How often 1 must be halved until the numbers are equal and stay so; None if that is not seen."""
-    for k in range(HALVINGS + 1):
-        if all(equal(family, Q(1, 2 ** (k + more)), reach) for more in range(FURTHER + 1)):
-            return k
+    first = k = 0  # the numbers are equal from the first of the steps up to k
+    while first <= HALVINGS:
+        if not equal(family, Q(1, 2**k), reach):
+            first = k + 1
+        elif k - first == FURTHER:
+            return first
+        k += 1
     return None
 
 
 def check(label: str, families: Iterable[ExactFamily], reach: float = 1) -> tuple[Item, list[int]]:
     """Cases in which equal numbers are not reached, and the halvings of the others."""
     found = [halvings(family, reach) for family in families]
-    return Item(f"{label}, {len(found)} cases", found.count(None), 0), [k for k in found if k is not None]
+    return failures(label, [k is None for k in found]), [k for k in found if k is not None]
 
 
 def nondegenerate(family: ExactFamily) -> bool:

@@ -24,19 +24,20 @@ from __future__ import annotations
 
 import random
 from fractions import Fraction as Q
-from functools import cache, partial
+from functools import cache
 
 from synthetic import Tanh
-from theory.check.claim import Budget, Claim, Curve, Evidence, Item
-from theory.lemma.claims.torus import KINDS, MISTAKES, RULE, Change, certificates, unequal
-from theory.lemma.plane import Count, Problem, stationary
+from theory.check.claim import Budget, Evidence
+from theory.lemma.claims.torus import Found, certificates, claim
+from theory.lemma.field import Problem
+from theory.lemma.plane import Count, stationary
 
 RATIOS = (Q(0), Q(1, 2), Q(9, 10))
 REACH = 12
 
 
 @cache
-def counts(budget: Budget, seed: int, tasks: int) -> dict[Q, list[Count]]:
+def counts(budget: Budget, seed: int, tasks: int) -> Found:
     """Counts of the same random tasks for each beta L1; 0 is ERM."""
     n = max(2, budget.instances // 10)
     families = [
@@ -44,28 +45,6 @@ def counts(budget: Budget, seed: int, tasks: int) -> dict[Q, list[Count]]:
         for i in range(n)
     ]
     return {ratio: stationary([Problem(family, ratio / family.L1, REACH) for family in families]) for ratio in RATIOS}
-
-
-def measure(budget: Budget, seed: int) -> Evidence:
-    """Index sums against winding numbers, equality for one task, and the points of one function."""
-    one, two = counts(budget, seed, 1), counts(budget, seed, 2)
-    items = (
-        *certificates(one, "M = 1"),
-        *certificates(two, "M = 2"),
-        *(Item(f"M = 1, beta L1 = {r}: not equal", unequal(one, r), 0) for r in RATIOS[1:]),
-    )
-    index = max(range(len(one[Q(0)])), key=lambda i: one[RATIOS[2]][i].number())
-    curves = []
-    for name, ratio in (("ERM", RATIOS[0]), ("MAML, beta L1 = 9/10", RATIOS[2])):
-        for kind in KINDS:
-            zeros = [zero.value for zero in one[ratio][index].zeros if zero.kind == kind]
-            curves.append(Curve(f"{name}: {kind}", [z[0] for z in zeros], [z[1] for z in zeros], "points"))
-    return Evidence(items, tuple(curves))
-
-
-def mistaken(budget: Budget, seed: int, *, change: Change) -> Evidence:
-    """Index sums after a wrong count."""
-    return Evidence(certificates(counts(budget, seed, 1), "M = 1", change))
 
 
 def backwards(budget: Budget, seed: int) -> Evidence:
@@ -77,14 +56,4 @@ def backwards(budget: Budget, seed: int) -> Evidence:
     return Evidence(certificates(found, "M = 1"))
 
 
-CLAIM = Claim(
-    rule=RULE,
-    measure=measure,
-    controls={
-        **{name: partial(mistaken, change=change) for name, change in MISTAKES.items()},
-        "opposite orientation": backwards,
-    },
-    evidence="certified",
-    axes=("x_1", "x_2"),
-    scale="linear",
-)
+CLAIM = claim(counts, shown=1, others={"opposite orientation": backwards})

@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from sharp_maml import Batch, Episode, meta_gradient
-from synthetic import Opposed
+from synthetic import Opposed, apart
 from theory.check.claim import Budget, Claim, Curve, Evidence, Item, Measure, Rule
 from theory.rate.setting import KINKED, SMOOTH, STEEP
 from theory.rate.theorem import bias, evaluate
@@ -58,7 +58,7 @@ def largest(family: Opposed, beta: float, up: float, low: float) -> float:
     grid = torch.cartesian_prod(Y, torch.tensor(heights, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     episodes = [
         Episode(*(Batch(batch.inputs[0], batch.targets[0]) for batch in episode))
-        for episode in family.draw(torch.Generator(), 1)
+        for episode in apart(family.sample(torch.Generator(), 1))
     ]
 
     def one(x: Tensor) -> Tensor:

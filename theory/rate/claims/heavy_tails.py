@@ -89,17 +89,15 @@ class StudentWells(Wells):
     support_freedom: float = 1.5
     query_freedom: float = 2.5
 
-    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """n samples of an episode of each task."""
-        episodes = super().draw(generator, n)
-        uniform = torch.rand((len(episodes), 2, n), generator=generator, dtype=torch.float64)
-        return [
-            Episode(
-                _with_length(support, self.zeta * _lengths(of_support, self.support_freedom)),
-                _with_length(query, self.xi * _lengths(of_query, self.query_freedom)),
-            )
-            for (support, query), (of_support, of_query) in zip(episodes, uniform, strict=True)
-        ]
+    def sample(self, generator: torch.Generator, n: int) -> Episode:
+        """n samples of the episode of each task: tensors `M x n x ...`."""
+        support, query = super().sample(generator, n)
+        uniform = torch.rand((self.tasks, 2, n), generator=generator, dtype=torch.float64)
+        of_support, of_query = uniform.unbind(1)
+        return Episode(
+            _with_length(support, self.zeta * _lengths(of_support, self.support_freedom)),
+            _with_length(query, self.xi * _lengths(of_query, self.query_freedom)),
+        )
 
 
 def _lengths(uniform: Tensor, nu: float) -> Tensor:
@@ -110,7 +108,7 @@ def _lengths(uniform: Tensor, nu: float) -> Tensor:
 def _with_length(batch: Batch, lengths: Tensor) -> Batch:
     """The samples of a loss with the length of their linear term changed."""
     centre, slope = batch.inputs.unbind(-2)
-    slope = slope * (lengths / slope.norm(dim=-1))[:, None]
+    slope = slope * (lengths / slope.norm(dim=-1))[..., None]
     return Batch(torch.stack([centre, slope], -2), batch.targets)
 
 

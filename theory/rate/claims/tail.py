@@ -75,17 +75,13 @@ class Rare(Quadratic):
 
     p: float = 1.0
 
-    def draw(self, generator: torch.Generator, n: int) -> list[Episode]:
-        """n samples of an episode of each task."""
-        return [
-            Episode(support, self._rarely(query, torch.rand((n, 1), generator=generator, dtype=torch.float64)))
-            for support, query in super().draw(generator, n)
-        ]
-
-    def _rarely(self, batch: Batch, uniform: torch.Tensor) -> Batch:
-        centre, slope = batch.inputs.unbind(-2)
+    def sample(self, generator: torch.Generator, n: int) -> Episode:
+        """n samples of the episode of each task: tensors `M x n x ...`."""
+        support, query = super().sample(generator, n)
+        uniform = torch.rand((self.tasks, n, 1), generator=generator, dtype=torch.float64)
+        centre, slope = query.inputs.unbind(-2)
         slope = slope.sign() * (uniform < self.p) * (self.xi / self.p**0.5)
-        return Batch(torch.stack([centre, slope], -2), batch.targets)
+        return Episode(support, Batch(torch.stack([centre, slope], -2), query.targets))
 
 
 def chernoff(A: float, known: Constants, *, dim: int, M: int, T: int, **values: float) -> float:
