@@ -205,7 +205,7 @@ class _SecondBackward(_Once):
 
 
 class _Torch:
-    """What is between the convolutions, in torch's operations: for every device and type, in as few of them as it takes.
+    """What is between the convolutions, in torch's operations, as few as it takes: for every device and type.
 
     On small images, and most of all on a GPU, an operation costs more than its arithmetic. So three of torch's own
     passes do the algebra of the channels. With N(y; A, B) = A h + B, the batch norm of y, and its adjoint,

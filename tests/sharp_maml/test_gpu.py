@@ -65,7 +65,7 @@ def test_a_meta_iteration_reads_its_numbers_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(training._Run, "step", counted)
     config = tiny_config(alpha_low=0.05, alpha_up=0.05, iterations=3, optimizer="sgd")
     training.train(config, tiny_dataset(tmp_path / "tiny"), tmp_path / "run")
-    assert read == [(4,)] * 3
+    assert [shape for shape in read if shape != (2,)] == [(4,)] * 3  # an episode of the validation reads two
     assert len(set(waits)) == 1
     assert waits[0] <= 4  # the four numbers of that tensor, if reading it is dispatched at all
 
@@ -88,16 +88,6 @@ def test_episodes_for_a_gpu_are_pinned_in_the_background(tmp_path, monkeypatch):
         with EpisodeStream(dataset, "train", Protocol(3, 1, 4), seed=0, meta_batch=1, stop=1, pin_memory=pin) as stream:
             assert len(list(stream)) == 1
         assert pinned == ([(3, 3, 16, 16), (3,), (12, 3, 16, 16), (12,)] if pin else [])
-
-
-@pytest.fixture
-def backends():
-    """Torch's switches for TF32, put back afterwards."""
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [switch.allow_tf32 for switch in switches]
-    yield switches
-    for switch, value in zip(switches, before, strict=True):
-        switch.allow_tf32 = value
 
 
 @pytest.mark.parametrize("precision", ["full", "tf32", "bfloat16"])
