@@ -55,7 +55,7 @@ class Vectors:
             name: _entries_first(part, self.shapes[name])
             for group, members in self.members.items()
             for name, part in zip(
-                members, vectors[group].split([self.shapes[name].numel() for name in members]), strict=True
+                members, torch.split(vectors[group], [self.shapes[name].numel() for name in members]), strict=True
             )
         }
         return {name: views[name] for name in self.shapes}
