@@ -6,6 +6,7 @@ Training and evaluation both build their method here, so that a checkpoint is ju
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import NamedTuple, get_args
 
 import torch
@@ -32,6 +33,7 @@ from sharp_maml.distributed import in_threads, mean_over_ranks
 from sharp_maml.matching import matching_method, matching_params
 from sharp_maml.meta import adapt, meta_gradient
 from sharp_maml.models import MODELS, Form, Model, in_bfloat16
+from sharp_maml.vectors import Vectors
 
 
 def sharp_maml_method(
@@ -154,7 +156,8 @@ def build(config: Config, *, channels: int) -> Experiment:
     """Make the method that a configuration describes.
 
     In a process group the meta-gradient is the mean over its processes. On a CUDA device this also says, for the whole
-    process, whether products may use TF32: torch by itself lets convolutions do so.
+    process, whether products may use TF32: torch by itself lets convolutions do so. Sharp-MAML's meta-gradient is taken
+    on vectors there.
 
     Args:
         config: The configuration.
@@ -193,8 +196,9 @@ def build(config: Config, *, channels: int) -> Experiment:
         return {name: value.to(device=config.device, dtype=dtype) for name, value in params.items()}
 
     if config.method == "sharp-maml":
-        method = sharp_maml_method(
-            model.logits,
+        ascent, inner = ASCENTS[config.ascent], inner_names(config.inner_params, model)
+        make = partial(
+            sharp_maml_method,
             beta_low=config.beta_low,
             alpha_low=config.alpha_low,
             alpha_up=config.alpha_up,
@@ -203,11 +207,19 @@ def build(config: Config, *, channels: int) -> Experiment:
             perturb_at_test=config.perturb_at_test,
             batch_norm=config.batch_norm,
             perturbation=config.perturbation,
-            inner_params=inner_names(config.inner_params, model),
             first_order=config.first_order,
-            direction=ASCENTS[config.ascent].for_names(model.norm),
             execution=execution,
         )
+        method = make(model.logits, inner_params=inner, direction=ascent.for_names(model.norm))
+        if config.device != "cpu":
+            norm = model.norm if ascent.norm_only else ()
+            vectors = Vectors(model.init(torch.Generator()), inner or (), norm)
+            on_vectors = make(
+                vectors.logits(model.logits),
+                inner_params=None if inner is None else vectors.groups(inner),
+                direction=ascent.for_names(vectors.groups(norm)),
+            )
+            method = method._replace(gradient=vectors.gradient(on_vectors.gradient))
     else:
         method = matching_method(
             model.logits,

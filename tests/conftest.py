@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hypothesis
 import pytest
@@ -75,6 +75,16 @@ def gpu(pytestconfig: pytest.Config) -> torch.device:
     if not torch.cuda.is_available():
         _absent(pytestconfig, "gpu", "no CUDA device")
     return torch.device("cuda")
+
+
+@pytest.fixture
+def backends() -> Iterator[tuple[Any, Any]]:
+    """Torch's switches for TF32, put back afterwards."""
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    yield switches
+    for switch, value in zip(switches, before, strict=True):
+        switch.allow_tf32 = value
 
 
 def _run_on(passes: str, config: pytest.Config, monkeypatch: pytest.MonkeyPatch) -> None:

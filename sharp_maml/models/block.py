@@ -3,7 +3,7 @@
 `elementary` is written in plain torch operations: right to any derivative, under `torch.func.vmap`, and with statistics
 of other inputs than those normalised. `fused` is what training runs: a `torch.autograd.Function` whose first and second
 derivatives are the closed forms below, on torch's kernels of the convolution and of its two adjoints. It pools before
-it normalises, so that one activation of full size is kept and written where torch has three. What is between the
+it scales and shifts, so that one activation of full size is kept where torch keeps three. What is between the
 convolutions exists twice: in torch's operations, as `_Torch` below, and natively, as `Kernels`. A third derivative of
 the fused form and `vmap` are errors, never wrong numbers. Read next: `kernels.py`; `conv4.py`, which stacks four of
 these.
@@ -70,10 +70,7 @@ def block(
     if form == "elementary" or statistics_from is not None:
         z = normalised(conv2d(x, weight, padding=1), scale, shift, statistics_from)
         return max_pool2d(z.relu(), 2)
-    passes: Kernels | _Torch | None = native(x, weight, scale, shift)
-    if passes is None:  # a negative scale changes sign together with its filter, which leaves z as it is
-        passes, sign = _Torch(), torch.ones_like(scale).copysign(scale.detach())
-        weight, scale = weight * sign.view(-1, 1, 1, 1), scale * sign
+    passes = native(x, weight, scale, shift) or _Torch()
     weight = weight.contiguous(memory_format=torch.channels_last)  # once, not in every convolution
     output: Tensor = _Forward.apply(passes, x, weight, scale, shift)[0]  # type: ignore[no-untyped-call]
     return output
@@ -214,33 +211,36 @@ class _SecondBackward(_Once):
 
 
 class _Torch:
-    """What is between the convolutions, in torch's operations: for every device and type, and for scales >= 0."""
+    """What is between the convolutions, in torch's operations, as few as it takes: for every device and type.
+
+    On small images, and most of all on a GPU, an operation costs more than its arithmetic. So three of torch's own
+    passes do the algebra of the channels. With N(y; A, B) = A h + B, the batch norm of y, and its adjoint,
+    D(t; s) = s r (t - mean t - h mean(t h)), which has sum t and sum t h as by-products, the equations above are
+
+        P h scale = |scale| max-pool N(y; sign, 0)    where sign is 1 or, for scale < 0, -1,
+        g = D(m; scale)    where m = P^T e,
+        e: P (scale U + N(y; A, B))    where U = D(u; 1),    scale: r E = sum G u    where G = D(m; 1),
+        y: c G + k U + N(y; -scale r (r E)/n, 0).
+    """
 
     def pool(self, y: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
         """y -> the output, and constants of the two others."""
-        mean, variance = torch.batch_norm_update_stats(y, None, None, 0.0)
-        mean, r = _per_channel(mean), _per_channel(torch.rsqrt(variance + EPS))
-        s = _per_channel(scale) * r
-        # with scale >= 0, z is largest where y is: pooled first, the rest of the work is on a quarter of the entries
-        largest, index = torch.ops.aten.max_pool2d_with_indices(y, [2, 2], [2, 2])
-        centred = largest.sub_(mean)
-        output = torch.addcmul(_per_channel(shift), centred, s).relu_()
-        return output, mean, r, s, centred, index
+        one = torch.ones_like(scale)
+        # z is largest where sign(scale) y is: pooled first, what follows is on a quarter of the entries
+        signed, mean, r = _norm(y, one.copysign(scale), None)
+        largest, index = torch.ops.aten.max_pool2d_with_indices(signed, [2, 2], [2, 2])
+        output = torch.addcmul(_per_channel(shift), largest, _per_channel(scale.abs())).relu_()
+        return output, one, mean, r, index
 
     def back(
         self, d: Tensor, d_y: Tensor | None, y: Tensor, scale: Tensor, constants: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """d, d_y -> a, b, g + d_y, e."""
-        output, mean, r, s, centred, index = constants
+        """d, d_y -> a, b, g + d_y, m."""
+        output, _, mean, r, index = constants
         e = torch.ops.aten.threshold_backward(d, output, 0)
-        # but for P^T e, g is affine in y: its sums go into slope and offset, and y is read once
-        t = s * (-s.numel() / y.numel())
-        b = _sum(e)
-        a = _sum(e * centred) * r
-        g = _add_put(_affine(y, mean, t * r * a, t * b), e * s, index)
-        if d_y is not None:
-            g += d_y
-        return a.flatten(), b.flatten(), g, e
+        m = torch.ops.aten.max_pool2d_with_indices_backward(e, y, [2, 2], [2, 2], [0, 0], [1, 1], False, index)
+        g, a, b = _norm_backward(m, y, scale, mean, r)
+        return a, b, g if d_y is None else g.add_(d_y), m
 
     def second(
         self,
@@ -251,30 +251,22 @@ class _Torch:
         scale: Tensor,
         a: Tensor,
         b: Tensor,
-        e: Tensor,
+        m: Tensor,
         constants: Sequence[Tensor],
     ) -> tuple[Tensor, ...]:
         """u, the sum of the terms, A, B -> the derivatives in d, scale and y."""
-        output, mean, r, s, centred, index = constants
+        output, one, mean, r, index = constants
         # written into: the terms were made for this sum, and nobody else has them
         u = terms[0] if len(terms) == 1 else terms[0].add_(terms[1])
-        a, b = _per_channel(a), _per_channel(b)
-        A = torch.zeros_like(a) if A is None else _per_channel(A)
-        B = torch.zeros_like(a) if B is None else _per_channel(B)
-        Pu = _pick(u, index)
-        p = _sum(u)
-        q = torch.addcmul(_sum(u * y), mean, p, value=-1) * r
-        inverse_n = s.numel() / y.numel()
-        t = s * -inverse_n
-        E = torch.sub(_sum(e * Pu), torch.addcmul(b * p, a, q), alpha=inverse_n)
-        rk = t * r * a
-        rc = torch.addcmul(A, t, q) * r
-        de = torch.addcmul(torch.addcmul(B, t, p), centred, rc).addcmul_(Pu, s)
-        rE = r * E
-        slope = (rk * q).addcmul_(rc, a).addcmul_(s, rE).mul_(r * -inverse_n)
-        offset = (rk * p).addcmul_(rc, b).mul_(-inverse_n)
-        dy = _add_put(_affine(y, mean, slope, offset).addcmul_(u, rk), e * rc, index)
-        return torch.ops.aten.threshold_backward(de, output, 0), rE.flatten(), dy
+        A, B = (torch.zeros_like(scale) if t is None else t for t in (A, B))
+        U, q, _ = _norm_backward(u, y, one, mean, r)
+        G, _, _ = _norm_backward(m, y, one, mean, r)
+        rE = (G * u).sum((0, 2, 3))
+        t = scale * r.to(scale) * (-scale.numel() / y.numel())
+        de = _pick(_norm(y, A, B)[0].addcmul_(U, _per_channel(scale)), index)
+        dy = _norm(y, t * rE, None)[0]
+        dy.addcmul_(G, _per_channel(torch.addcmul(A, t, q))).addcmul_(U, _per_channel(t * a))
+        return torch.ops.aten.threshold_backward(de, output, 0), rE, dy
 
 
 def _refuse_third_derivative() -> NoReturn:
@@ -282,7 +274,7 @@ def _refuse_third_derivative() -> NoReturn:
 
 
 def _convolution(x: Tensor, w: Tensor) -> Tensor:
-    """C(x, w), in `channels_last` whatever the format of the inputs: `_add_put` writes into this format."""
+    """C(x, w), in `channels_last` whatever the format of the inputs: the passes work in this format."""
     return conv2d(x, w, padding=1).contiguous(memory_format=torch.channels_last)
 
 
@@ -304,31 +296,30 @@ def _convolution_backward(g: Tensor, x: Tensor, w: Tensor, mask: list[bool]) -> 
     return result
 
 
-def _affine(y: Tensor, mean: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
-    """(y - mean) slope + offset in one pass over y; the others are one number per channel."""
-    return torch.addcmul(torch.addcmul(offset, mean, slope, value=-1), y, slope)
+def _norm(y: Tensor, scale: Tensor, shift: Tensor | None) -> tuple[Tensor, ...]:
+    """N(y; scale, shift), mean and r."""
+    result: tuple[Tensor, ...] = torch.ops.aten.native_batch_norm(y, scale, shift, None, None, True, 0.0, EPS)
+    return result
+
+
+def _norm_backward(t: Tensor, y: Tensor, scale: Tensor, mean: Tensor, r: Tensor) -> tuple[Tensor, ...]:
+    """D(t; scale), sum t h and sum t."""
+    result: tuple[Tensor, ...] = torch.ops.aten.native_batch_norm_backward(
+        t, y, scale, None, None, mean, r, True, EPS, [True, True, True]
+    )
+    return result
 
 
 def _pick(y: Tensor, index: Tensor) -> Tensor:
-    """P y: from each window of y the entry that was kept."""
+    """P y: from each window of y, which is `channels_last`, the entry that was kept."""
     images, channels, height, width = index.shape
-    return _flat(y).gather(1, _flat(index)).view(images, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _add_put(y: Tensor, values: Tensor, index: Tensor) -> Tensor:
-    """y + P^T values, in place; `view` and not `reshape`, which might write into a copy."""
-    y.permute(0, 2, 3, 1).view(len(y), -1, y.shape[1]).scatter_add_(1, _flat(index), _flat(values))
-    return y
+    picked = _flat(y).gather(1, _flat(index))
+    return picked.view(images, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _flat(x: Tensor) -> Tensor:
     """`n x pixels x channels`: a view of what is `channels_last`."""
     return x.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def _sum(x: Tensor) -> Tensor:
-    """One number per channel, `1 x channels x 1 x 1`."""
-    return x.sum((0, 2, 3), keepdim=True)
 
 
 def _per_channel(x: Tensor) -> Tensor:

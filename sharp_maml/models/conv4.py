@@ -78,7 +78,7 @@ def conv4(
                 statistics_from=statistics_from,
                 form=batch_norm_form,
             )
-        x = x[statistics_from:].flatten(1)
+        x = (x if context is None else x[len(context) :]).flatten(1)
         return x if ways is None else linear(x, params["head.weight"], params["head.bias"])
 
     head = () if ways is None else ("head.weight", "head.bias")

@@ -92,16 +92,6 @@ def test_episodes_for_a_gpu_are_pinned_in_the_background(tmp_path, monkeypatch):
         assert pinned == ([(3, 3, 16, 16), (3,), (12, 3, 16, 16), (12,)] if pin else [])
 
 
-@pytest.fixture
-def backends():
-    """Torch's switches for TF32, put back afterwards."""
-    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [switch.allow_tf32 for switch in switches]
-    yield switches
-    for switch, value in zip(switches, before, strict=True):
-        switch.allow_tf32 = value
-
-
 @pytest.mark.parametrize("precision", ["full", "tf32", "bfloat16"])
 def test_products_round_to_tf32_only_where_it_was_asked_for(monkeypatch, backends, precision):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
