@@ -43,6 +43,10 @@ DIGEST_SCHEMA = 2
 """Version of the meaning of a digest: raised when a default changes, or a setting comes to mean something else."""
 
 
+_IN_A_GRAPH = {"method": "sharp-maml", "optimizer": "adam", "ascent_every": 1, "episode_threads": 1, "compile": False}
+"""What a meta-iteration must be to be captured: the same each time, on one stream, with an optimizer that can be."""
+
+
 def _is(
     meaning: str,
     *,
@@ -177,6 +181,14 @@ class Config:
             role="execution",
         ),
     )
+    cuda_graphs: bool = field(
+        default=False,
+        metadata=_is(
+            "Replay whole meta-iterations as a CUDA graph, with the training images on the device; losses are read and "
+            "signals heard once in a hundred of them. On a CPU the same without a graph. Not run on a GPU so far.",
+            role="execution",
+        ),
+    )
     dtype: Literal["float32", "float64"] = field(default="float32", metadata=_is("Type of all floating-point numbers."))
     precision: Precision = field(
         default="full",
@@ -204,6 +216,12 @@ class Config:
             raise ValueError("perturbation = 'differentiated' needs the second derivatives that first_order leaves out")
         if self.compile and ASCENTS[self.ascent].draws:
             raise ValueError(f"ascent = {self.ascent!r} draws numbers, which cannot be compiled: leave compile false")
+        if self.cuda_graphs:
+            for name, needed in _IN_A_GRAPH.items():
+                if (value := getattr(self, name)) != needed:
+                    raise ValueError(f"cuda_graphs = true needs {name} = {needed!r}, got {value!r}")
+            if ASCENTS[self.ascent].draws:
+                raise ValueError(f"ascent = {self.ascent!r} draws numbers anew each time: leave cuda_graphs false")
         if self.method != "sharp-maml":
             for setting in fields(Config):
                 value = getattr(self, setting.name)

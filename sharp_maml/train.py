@@ -13,8 +13,8 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +33,7 @@ from sharp_maml.config import Config
 from sharp_maml.data import Dataset, EpisodeStream, Protocol, check_protocol
 from sharp_maml.estimates import interval_over_episodes
 from sharp_maml.evaluate import correct_counts, to_device
+from sharp_maml.graphs import Iteration
 from sharp_maml.methods import Experiment, build
 from sharp_maml.progress import Report, cut_metrics, peak_memory, tell_cost
 from sharp_maml.records import joined, provenance
@@ -106,6 +107,8 @@ def train(
     ranks = distributed.start(config.device)
     if config.meta_batch % ranks.world_size:
         raise ValueError(f"meta_batch must be a multiple of the {ranks.world_size} processes, got {config.meta_batch}")
+    if config.cuda_graphs and ranks.world_size > 1:
+        raise ValueError(f"cuda_graphs = true needs a single process, got {ranks.world_size}")
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -114,7 +117,7 @@ def train(
         run = _Run(config, dataset, directory, ranks, lock, build)
         if run.state.step >= config.iterations and not run.must_validate():
             return run.state
-        if ranks.world_size == 1:
+        if ranks.world_size == 1 and not config.cuda_graphs:  # whose cost that of single operations does not tell
             tell_cost(config, dataset, left=config.iterations - run.state.step, build=build)
         report = Report(config, directory, run.state.step, run.state.curve, speaks=ranks.rank == 0, bar=show_progress)
         with run.episodes() as stream, report, run.kept():
@@ -126,10 +129,12 @@ def train(
             if run.must_validate():  # an error ended the run there
                 report.validation(run.validate(validation_episode))
                 run.save("last")
-            for episodes in stream:
+            for drawn in stream:
                 began = time.perf_counter()
-                result = run.step(episodes)
-                report.step(run.state.step, result, time.perf_counter() - began)
+                results = run.steps(drawn)
+                each = (time.perf_counter() - began) / len(results)
+                for step, result in enumerate(results, run.state.step - len(results) + 1):
+                    report.step(step, result, each)
                 signum = run.agree(stopped_by)
                 done = run.state.step == config.iterations
                 if run.must_validate():
@@ -172,8 +177,13 @@ class _Run:
         elif ranks.rank == 0:
             write_atomically(directory / "config.json", (json.dumps(config.to_dict(), indent=2) + "\n").encode())
             write_atomically(directory / "metrics.jsonl", b"")
+        self.iteration = None
+        if config.cuda_graphs:
+            self.iteration = Iteration(config, dataset, self.method.gradient, self.params, self.optimizer)
 
-    def episodes(self) -> EpisodeStream:
+    def episodes(self) -> AbstractContextManager[Iterable[Any]]:
+        if self.iteration is not None:
+            return nullcontext(self.iteration.stretches(self.state.step))
         return EpisodeStream(
             self.dataset,
             "train",
@@ -197,6 +207,20 @@ class _Run:
         """Whether the next meta-iteration is one with ascents."""
         return self.state.step % self.config.ascent_every == 0
 
+    def steps(self, drawn: Any) -> list[dict[str, float]]:
+        """What `episodes` gives at once: a meta-iteration, or with graphs those until their numbers are read."""
+        if self.iteration is None:
+            results = [self.step(drawn)]
+        else:
+            for rows in drawn:
+                self.iteration(rows, self._step_size())
+                self.state.step += 1
+            results = self.iteration.read(self.state.step)
+        for result in results:
+            self.state.loss_sum += result["loss"]
+            self.state.loss_count += 1
+        return results
+
     def step(self, episodes: Sequence[Episode]) -> dict[str, float]:
         """One meta-iteration. Returns losses and the gradient's norm; a number that is not finite stops the run.
 
@@ -214,8 +238,6 @@ class _Run:
             group["lr"] = self._step_size()
         self.optimizer.step()
         self.state.step += 1
-        self.state.loss_sum += loss
-        self.state.loss_count += 1
         return {"loss": loss, "loss_ascent": loss_ascent, "grad_norm": size}
 
     def _step_size(self) -> float:

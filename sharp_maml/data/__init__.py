@@ -5,7 +5,16 @@ that all data take), `episodes.py` (the sampler), `loose.py` (images outside a d
 """
 
 from sharp_maml.data.cache import ClassImages, Dataset, open_cache, write_cache
-from sharp_maml.data.episodes import EpisodeStream, Protocol, as_inputs, check_protocol, episode, episode_digest
+from sharp_maml.data.episodes import (
+    EpisodeStream,
+    Protocol,
+    as_inputs,
+    check_protocol,
+    episode,
+    episode_digest,
+    episode_rows,
+    pixels_as_inputs,
+)
 from sharp_maml.data.folders import form_of, open_dataset
 from sharp_maml.data.formats import Images
 from sharp_maml.data.forms import DATA_FORMS, DataForm
@@ -26,10 +35,12 @@ __all__ = [
     "contact_sheet",
     "episode",
     "episode_digest",
+    "episode_rows",
     "form_of",
     "labelled_images",
     "open_cache",
     "open_dataset",
+    "pixels_as_inputs",
     "unlabelled_images",
     "write_cache",
 ]

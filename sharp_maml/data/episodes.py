@@ -65,6 +65,27 @@ def episode(
     Raises:
         ValueError: the split does not exist or is too small for the protocol, or a number is out of range.
     """
+    rows = episode_rows(dataset, split, protocol, seed=seed, index=index)
+    images = dataset.splits[split].images
+    return Episode(_batch(images, rows[:, : protocol.shots], dtype), _batch(images, rows[:, protocol.shots :], dtype))
+
+
+def episode_rows(dataset: Dataset, split: str, protocol: Protocol, *, seed: int, index: int) -> NDArray[np.intp]:
+    """Which images episode `index` has, as their rows in the images of the split.
+
+    Args:
+        dataset: where the images come from.
+        split: `train`, `validation` or `test`.
+        protocol: ways, shots, queries.
+        seed: names a sequence of episodes.
+        index: position in that sequence, from 0.
+
+    Returns:
+        Rows, `ways x (shots + queries)`: of each class first the support images, then the query images.
+
+    Raises:
+        ValueError: see `episode`.
+    """
     source = _checked(dataset, split, protocol)
     if index < 0:
         raise ValueError(f"index: must be at least 0, got {index}")
@@ -72,15 +93,11 @@ def episode(
     key = hashlib.sha256(f"{_key(dataset, split, protocol, seed)}/{index}".encode()).digest()[:16]
     stream = np.random.Philox(key=int.from_bytes(key, "little"))
     ways, shots, queries = protocol
-    rows = np.stack(
+    return np.stack(
         [
             source.starts[label] + _distinct(stream, source.counts[label], shots + queries)
             for label in _distinct(stream, len(source.names), ways)
         ]
-    )
-    return Episode(
-        _batch(source.images, rows[:, :shots], dtype),
-        _batch(source.images, rows[:, shots:], dtype),
     )
 
 
@@ -113,7 +130,12 @@ def as_inputs(images: NDArray[np.uint8], dtype: torch.dtype = torch.float32) -> 
     Returns:
         Inputs in [0, 1], `n x channels x height x width` (channels last in memory).
     """
-    return torch.from_numpy(images).permute(0, 3, 1, 2).to(dtype) / 255
+    return pixels_as_inputs(torch.from_numpy(images), dtype)
+
+
+def pixels_as_inputs(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """As `as_inputs`, from a tensor on any device."""
+    return images.permute(0, 3, 1, 2).to(dtype) / 255
 
 
 class EpisodeStream:

@@ -48,6 +48,7 @@ DEFAULTS_OF_SCHEMA_2: dict[str, Any] = {
     "threads": 0,
     "episode_threads": 1,
     "compile": False,
+    "cuda_graphs": False,
     "dtype": "float32",
     "precision": "full",
     "device": "cpu",
@@ -105,10 +106,11 @@ def test_the_variant_of_matching_networks_is_their_name() -> None:
 
 def test_the_digest_does_not_see_the_place_of_the_data_nor_how_the_work_is_executed() -> None:
     elsewhere = Config(data="elsewhere", device="cuda:1", threads=3, episode_threads=2, compile=True)
+    assert Config(cuda_graphs=True).digest == Config().digest
     assert elsewhere.digest == Config().digest
 
 
-EXECUTION = {"data", "threads", "episode_threads", "compile", "device"}
+EXECUTION = {"data", "threads", "episode_threads", "compile", "cuda_graphs", "device"}
 
 
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Config) if field.name not in EXECUTION])
