@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime network-rate certificate counts proofs clusters mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime network-rate certificate counts proofs clusters mutants slow long coverage bench bench-training gpu lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -135,6 +135,9 @@ bench: $(VENV)/dev $(if $(QUICK),,$(PEERS)/installed)  ## speed against a plain 
 
 bench-training: $(VENV)/dev  ## does the fast path train as well as the plain loop? DATA=dir (an hour on two cores)
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.training $(or $(DATA),$(error name miniImageNet with DATA=dir)) --jobs $(JOBS)
+
+gpu: $(VENV)/dev  ## on a GPU: its tests, graphs against single operations, speed, the paper tier's first iterations, DATA=dir (an hour)
+	$(RUN) -m benchmarks.gpu $(or $(DATA),$(error name miniImageNet with DATA=dir))
 
 lock: $(VENV)/dev  ## the two lock files anew from pyproject.toml, versions kept where they can be: UPGRADE=1 for the newest
 	for extra in dev table; do \

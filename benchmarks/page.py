@@ -1,4 +1,4 @@
-"""What is shown of the benchmark's records: the tables of the README and of `docs/performance.md`, and the figure.
+"""What is shown of the benchmark's records: tables of README and `docs/performance.md`, a GPU's page, the figure.
 
 Nothing is measured here. `make publish` puts them into the pages.
 """
@@ -17,6 +17,26 @@ from sharp_maml import Result, read_result
 
 TARGETS = {84: 2.5, 42: 2.0}
 """Ratio to the plain loop, by pixels."""
+
+GPU_TARGETS = {"maml": 15, "both": 35}
+"""Minutes of the whole training of a variant on an H100."""
+
+_RATE, _GIB = "{iterations_per_second:.1f}", "{gib:.1f}"
+
+_NO_GPU = """\
+# Speed on a GPU: not run on a GPU so far
+
+Nothing of what would stand here was measured yet. On a machine with a GPU, in a checkout without changes,
+
+```
+make gpu DATA=/path/to/miniimagenet
+make publish RESULTS=results ONLY=bench/gpu.json
+```
+
+runs the tests that need one, compares training with and without CUDA graphs, measures iterations a second and memory of
+every variant, trains the first thousand iterations of the paper tier's MAML and Sharp-MAML both, and writes this page
+from the record. A run that was cut off goes on when the command is given again.
+"""
 
 
 def tables(records: Path) -> dict[str, str]:
@@ -182,6 +202,69 @@ def compiled_table(record: Mapping[str, Any]) -> str:
         for row in record["compiled"]
     ]
     return markdown(["one thread", "compiled, s", "eager, s", "gain", "first iteration, s"], lines)
+
+
+def gpu_page(result: Result | None) -> str:
+    """The page of a GPU's record, or of how to make one.
+
+    Args:
+        result: The record, perhaps of an unfinished run; None while there is none.
+
+    Returns:
+        The page, in markdown.
+    """
+    if result is None:
+        return _NO_GPU
+    found, origin = result.payload, result.provenance
+    speed, training, equality = (found.get(part, {}) for part in ("speed", "training", "equality"))
+    modes = list(dict.fromkeys(mode for rows in speed.values() for mode in rows))
+    speeds = [
+        [of_variant(variant), *(_shown(rows.get(mode), form) for mode in modes for form in (_RATE, _GIB))]
+        for variant, rows in speed.items()
+    ]
+
+    def timed(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return row if "error" in row else {**row, "minutes": row["seconds"] / 60 * found["whole"] / row["iterations"]}
+
+    forms = ("{iterations:,}", "{validation_accuracy:.1%}", _GIB, "{minutes:.0f}")
+    trained = [
+        [variant, *(_shown(row, form) for form in forms), str(GPU_TARGETS[variant])]
+        for variant, rows in training.items()
+        for row in map(timed, rows.values())
+    ]
+    others = list(dict.fromkeys(mode for rows in equality.values() for mode in list(rows)[1:]))
+    compared = [
+        [variant, *(_shown(rows.get(mode), "{apart:.1e}") for mode in others)] for variant, rows in equality.items()
+    ]
+    failed = [
+        f"- {part} of {variant}, {mode}: `{row['error']}`\n"
+        for part in ("speed", "training", "equality")
+        for variant, rows in found.get(part, {}).items()
+        for mode, row in rows.items()
+        if "error" in row
+    ]
+    head = ["", "iterations", "validation accuracy", "GiB", "whole training, min", "goal on an H100, min"]
+    return (
+        f"# Speed on a GPU\n\n{origin['device']}, torch {origin['torch']}, {found['data']['name']} on the paper tier's "
+        f"settings; {result.code}. `make gpu DATA=...` measures anew; the record is `records/bench/gpu.json`.\n"
+        f"{_caveat(result)}\nThe tests that need a GPU: {found['tests']['said']}.\n\n"
+        "## Iterations a second, and memory\n\nThe last two thirds of a short training run, drawing of episodes and "
+        "update included; the largest memory on the device, with all training images where there are graphs.\n\n"
+        + markdown(["", *(text for mode in modes for text in (f"{mode}, 1/s", "GiB"))], speeds)
+        + "\n## The first iterations of the paper tier, with graphs\n\nThe time of the whole training is that of these "
+        f"iterations, with start and validation, in proportion to all {found['whole']:,}.\n\n"
+        + markdown(head, trained)
+        + "\n## What graphs change\n\nHow far the parameters are from those of single operations after the same few "
+        "iterations in float64, relative to how far they have come; single operations once more are the control. With "
+        "graphs Adam's corrections are float32 numbers.\n\n"
+        + markdown(["", *others], compared)
+        + ("\n## What failed\n\n" + "".join(failed) if failed else "")
+    )
+
+
+def _shown(row: Mapping[str, Any] | None, form: str) -> str:
+    """A number of a run; empty where it was not done yet."""
+    return "" if row is None else "failed" if "error" in row else form.format(**row)
 
 
 def theory_table(records: Path, longest: int = 6) -> str:

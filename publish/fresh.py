@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.page import GPU_TARGETS
 from reproductions.tables import track
 from reproductions.tables.specification import load
 from sharp_maml import RecordError, Result, read_result, write_result
@@ -15,6 +16,7 @@ PLACES = {
     "method.json": "method",
     "bench/speed.json": "speed",
     "bench/training.json": "training",
+    "bench/gpu.json": "gpu",
     "theory/claims/*.json": "claim",
     "theory/calibration.json": "calibration",
     "theory/alarms.json": "alarms",
@@ -77,4 +79,6 @@ def _whole(path: Path, result: Result) -> Result:
         raise RecordError(f"{path}: the repository prints claims of the full budget: make theory BUDGET=full")
     if result.kind == "speed" and "profile" not in result.payload:
         raise RecordError(f"{path}: of a quick or unfinished run; make it with: make bench")
+    if result.kind == "gpu" and set(result.payload.get("training", {})) != set(GPU_TARGETS):
+        raise RecordError(f"{path}: of an unfinished run; go on with: make gpu")
     return result

@@ -64,6 +64,8 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
         more, "../records/numbers.json"
     )
     texts[root / "docs/settings.md"] = reference()
+    path = records / "bench/gpu.json"
+    texts[root / "docs/gpu.md"] = bench.gpu_page(read_result(path, "gpu") if path.exists() else None)
     passages = {"clusters": _clusters(read_result(records / "clusters.json", "clusters"))}
     passages |= bench.tables(records) | _accuracies(records) | _landscape(records)
     passages |= _as_trained(verdicts) | _assumptions(records)

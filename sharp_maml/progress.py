@@ -84,7 +84,7 @@ class Report:
             return
         status = f"loss {result['loss']:.3f}  validation {100 * self.accuracy:.1f}%  {seconds:.2f} s/it"
         self.bar.update(self.task, completed=step, status=status)
-        self._write({"step": step, **result, "seconds": round(seconds, 4)})
+        self._write({"step": step, **result, "seconds": round(seconds, 6)})
         if self.bar.disable and time.monotonic() - self.spoke > 30:
             self.spoke = time.monotonic()
             left = duration((last - step) * seconds)

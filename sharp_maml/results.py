@@ -37,6 +37,7 @@ KINDS = {
     "speed": Kind(2, "make bench"),
     "two-cores": Kind(1, "make bench"),
     "training": Kind(1, "make bench-training"),
+    "gpu": Kind(1, "make gpu"),
     "claim": Kind(2, "make theory BUDGET=full"),
     "calibration": Kind(1, "make calibration"),
     "alarms": Kind(1, "make alarms"),

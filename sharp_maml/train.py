@@ -2,8 +2,8 @@
 
 A run directory holds `config.json`, `metrics.jsonl` and the checkpoints `last` and `best` (on the validation classes).
 A run that was cut off goes on from `last` when the same command is given again, on a CPU bit for bit as if nothing had
-happened; SIGINT and SIGTERM finish the step, save and exit, and an error after the first step saves what was reached.
-Read next: `progress.py`, `evaluate.py`.
+happened; SIGINT and SIGTERM finish the step (with `cuda_graphs` those until the losses are read), save and exit, and an
+error after the first step saves what was reached. Read next: `graphs.py`, `progress.py`, `evaluate.py`.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def train(
 
     Raises:
         ValueError: The data do not fit the configuration, or the directory holds a run of another one.
-        NonFiniteError: A loss or gradient is not finite, and `last` holds the parameters before that step; or
-            parameters, moments of the optimizer or logits of a validation are not.
+        NonFiniteError: A loss or gradient is not finite, and `last` holds the parameters before that step, or with
+            `cuda_graphs` those of an earlier one; or parameters, moments of the optimizer or logits of a validation
+            are not.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     if dataset.size != config.image_size:

@@ -19,7 +19,7 @@ from sharp_maml import KINDS, Result, read_records, read_result, write_record, w
 from theory.check.claim import Item
 from theory.check.verdicts import read
 
-PAGES = (*FILLED, "docs/settings.md", "docs/reliability.md", "docs/theory", "docs/figures")
+PAGES = (*FILLED, "docs/settings.md", "docs/gpu.md", "docs/reliability.md", "docs/theory", "docs/figures")
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_every_tracked_record_is_a_result_of_a_known_kind_by_committed_code():
         for path in RECORDS.glob(place)
     }
     assert set(kinds) == set(RECORDS.rglob("*.json"))
-    assert set(KINDS) - set(kinds.values()) <= {"sensitivity", "alarms", "kills"}
+    assert set(KINDS) - set(kinds.values()) <= {"sensitivity", "alarms", "kills", "gpu"}
     for path, kind in kinds.items():
         result = read_result(path, kind)
         assert result.provenance["dirty"] is False, path
@@ -168,6 +168,7 @@ def test_fresh_results_are_brought_to_their_places_all_or_those_that_are_named(r
             "claims of the full budget",
         ),
         ("bench/speed.json", Result("speed", CLEAN, {"rows": []}), "of a quick or unfinished run"),
+        ("bench/gpu.json", Result("gpu", CLEAN, {"training": {"maml": {}}}), "of an unfinished run; go on with"),
         ("method.json", Result("regime", CLEAN, {}), "expected a result of kind method, found 'regime'"),
     ],
 )

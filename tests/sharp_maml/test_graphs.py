@@ -133,11 +133,13 @@ def test_every_iteration_does_the_same_and_reads_nothing(dataset, monkeypatch, b
 
 
 @pytest.mark.usefixtures("capturable_anywhere")
-@pytest.mark.parametrize("settings", [{}, BOTH, {**BOTH, "ascent": "asam", "batch_norm": "support"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {**BOTH, "ascent": "asam", "batch_norm": "support"}, {"model": "resnet12"}], ids=str
+)
 def test_nothing_of_an_iteration_is_on_the_host(dataset, monkeypatch, backends, settings):
     """On the meta device what is made on the host shows. A graph would copy it once, or could not be captured."""
     monkeypatch.setitem(READ_AFTER, "meta", 5)
-    iteration = iteration_of_a_gpu(dataset, monkeypatch, "meta", steps=2, **settings)
+    iteration = iteration_of_a_gpu(dataset, monkeypatch, "meta", **settings)
     make_capturable(iteration.optimizer, torch.device("meta"))
     iteration._run()  # makes the moments
     with Recorded() as mode:
