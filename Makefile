@@ -136,7 +136,7 @@ bench: $(VENV)/dev $(if $(QUICK),,$(PEERS)/installed)  ## speed against a plain 
 bench-training: $(VENV)/dev  ## does the fast path train as well as the plain loop? DATA=dir (an hour on two cores)
 	OMP_NUM_THREADS=1 $(RUN) -m benchmarks.training $(or $(DATA),$(error name miniImageNet with DATA=dir)) --jobs $(JOBS)
 
-gpu: $(VENV)/dev  ## on a GPU: its tests, graphs against single operations, speed, the paper tier's first iterations, DATA=dir (an hour)
+gpu: $(VENV)/dev  ## on a GPU: its tests, graphs against single operations, speed, the paper tier's first iterations, DATA=dir (an hour, by estimate)
 	$(RUN) -m benchmarks.gpu $(or $(DATA),$(error name miniImageNet with DATA=dir))
 
 lock: $(VENV)/dev  ## the two lock files anew from pyproject.toml, versions kept where they can be: UPGRADE=1 for the newest

@@ -1,4 +1,4 @@
-"""What a GPU makes of the package: `python -m benchmarks.gpu DATA`, about an hour on one.
+"""What a GPU makes of the package: `python -m benchmarks.gpu DATA`, an hour on one by estimate.
 
 Runs the tests that need a GPU, and trains on the paper tier's settings: each variant with 1 and 5 inner steps in every
 mode, for iterations a second and memory; a few iterations in float64 with and without graphs, for what they change; and

@@ -178,12 +178,11 @@ class _Run:
         elif ranks.rank == 0:
             write_atomically(directory / "config.json", (json.dumps(config.to_dict(), indent=2) + "\n").encode())
             write_atomically(directory / "metrics.jsonl", b"")
-        self.iteration = None
-        if config.cuda_graphs:
-            self.iteration = Iteration(config, dataset, self.method.gradient, self.params, self.optimizer)
+        self.iteration: Iteration | None = None
 
     def episodes(self) -> AbstractContextManager[Iterable[Any]]:
-        if self.iteration is not None:
+        if self.config.cuda_graphs:
+            self.iteration = Iteration(self.config, self.dataset, self.method.gradient, self.params, self.optimizer)
             return nullcontext(self.iteration.stretches(self.state.step))
         return EpisodeStream(
             self.dataset,

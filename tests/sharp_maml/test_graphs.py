@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from sharp_maml import Config, NonFiniteError, Protocol, build, episode, kernels
+from sharp_maml import Config, NonFiniteError, Protocol, build, distributed, episode, kernels
 from sharp_maml.data import episode_rows
 from sharp_maml.graphs import READ_AFTER, Iteration, make_capturable
 from sharp_maml.train import Interrupted, train
@@ -149,6 +150,50 @@ def test_nothing_of_an_iteration_is_on_the_host(dataset, monkeypatch, backends, 
     assert {device for found in mode.devices.values() for device in found} == {"meta", "cpu"}
 
 
+def test_three_iterations_are_run_and_the_next_is_captured_once_and_replayed(dataset, monkeypatch, backends):
+    """The order of what is asked of CUDA, which is not there."""
+    asked = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name, self.device = name, torch.device("cuda")
+
+        def wait_stream(self, other):
+            asked.append(f"{self.name} waits for {other.name}")
+
+    class Graph:
+        def replay(self):
+            asked.append("replay")
+
+    @contextmanager
+    def on_stream(stream):
+        asked.append(f"on {stream.name}")
+        yield
+        asked.append("off")
+
+    @contextmanager
+    def capture(graph, *, stream):
+        asked.append(f"capture on {stream.name}")
+        yield
+        asked.append("captured")
+
+    iteration = iteration_of_a_gpu(dataset, monkeypatch)
+    iteration.stream = Stream("graph's")
+    monkeypatch.setattr(iteration, "_run", lambda: asked.append("run"))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    for name, fake in {"current_stream": lambda device: Stream("other"), "stream": on_stream,
+                       "CUDAGraph": Graph, "graph": capture}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, fake)
+    for step, work in enumerate(
+        [["run"]] * 3 + [["capture on graph's", "run", "captured", "replay"]] + [["replay"]] * 2
+    ):
+        asked.clear()
+        iteration(rows(dataset, 2 * step), 0.1)
+        around = ["graph's waits for other", "on graph's"], ["off", "other waits for graph's"]
+        assert asked == [*around[0], *work, *around[1]]
+        assert torch.equal(iteration.rows, torch.from_numpy(rows(dataset, 2 * step)))
+
+
 def stop_within(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a signal before the given meta-iteration."""
     original, calls = Iteration.__call__, []
@@ -245,6 +290,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_step(dataset, tmp
 def test_what_cannot_be_in_a_graph_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         Config(cuda_graphs=True, **settings)
+
+
+def test_several_processes_are_refused(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "start", lambda device: distributed.Ranks(0, 2))
+    with pytest.raises(ValueError, match="cuda_graphs = true needs a single process, got 2"):
+        train(tiny_config(cuda_graphs=True), dataset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.gpu
