@@ -42,7 +42,6 @@ data lie and how the work is executed, which no digest sees."""
 DIGEST_SCHEMA = 2
 """Version of the meaning of a digest: raised when a default changes, or a setting comes to mean something else."""
 
-
 _IN_A_GRAPH = {"method": "sharp-maml", "optimizer": "adam", "ascent_every": 1, "episode_threads": 1, "compile": False}
 """What a meta-iteration must be to be captured: the same each time, on one stream, with an optimizer that can be."""
 
@@ -214,14 +213,12 @@ class Config:
             raise ValueError(f"compile has no meaning for method = {self.method!r}: leave it false")
         if self.first_order and self.perturbation == "differentiated":
             raise ValueError("perturbation = 'differentiated' needs the second derivatives that first_order leaves out")
-        if self.compile and ASCENTS[self.ascent].draws:
-            raise ValueError(f"ascent = {self.ascent!r} draws numbers, which cannot be compiled: leave compile false")
+        if (self.compile or self.cuda_graphs) and ASCENTS[self.ascent].draws:
+            raise ValueError(f"ascent = {self.ascent!r} draws numbers: leave compile and cuda_graphs false")
         if self.cuda_graphs:
             for name, needed in _IN_A_GRAPH.items():
                 if (value := getattr(self, name)) != needed:
                     raise ValueError(f"cuda_graphs = true needs {name} = {needed!r}, got {value!r}")
-            if ASCENTS[self.ascent].draws:
-                raise ValueError(f"ascent = {self.ascent!r} draws numbers anew each time: leave cuda_graphs false")
         if self.method != "sharp-maml":
             for setting in fields(Config):
                 value = getattr(self, setting.name)

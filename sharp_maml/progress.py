@@ -12,7 +12,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -77,8 +77,12 @@ class Report:
                 self.board.close()
             log.info("step %d of %d, %s", self.at, self.config.iterations, self.directory)
 
-    def step(self, step: int, result: dict[str, float], seconds: float) -> None:
-        """Tell of a meta-iteration: its number, losses and gradient norm, and how long it took."""
+    def steps(self, last: int, results: Sequence[dict[str, float]], seconds: float) -> None:
+        """Tell of meta-iterations until a last one: losses and gradient norms, and how long all of them took."""
+        for step, result in enumerate(results, last - len(results) + 1):
+            self._step(step, result, seconds / len(results))
+
+    def _step(self, step: int, result: dict[str, float], seconds: float) -> None:
         self.at, last = step, self.config.iterations
         if not self.speaks:
             return

@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from sharp_maml.graphs import Iteration
 from sharp_maml.methods import Experiment, build
 from sharp_maml.progress import Report, cut_metrics, peak_memory, tell_cost
 from sharp_maml.records import joined, provenance
+from sharp_maml.signals import collected
 from sharp_maml.tree import norm
 
 log = logging.getLogger(__name__)
@@ -97,9 +97,8 @@ def train(
 
     Raises:
         ValueError: The data do not fit the configuration, or the directory holds a run of another one.
-        NonFiniteError: A loss or gradient is not finite, and `last` holds the parameters before that step, or with
-            `cuda_graphs` those of an earlier one; or parameters, moments of the optimizer or logits of a validation
-            are not.
+        NonFiniteError: A loss or gradient is not finite, and `last` holds the parameters before that step (with graphs,
+            of an earlier checkpoint); or parameters, moments of the optimizer or logits of a validation are not.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     if dataset.size != config.image_size:
@@ -114,7 +113,7 @@ def train(
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     directory.mkdir(parents=True, exist_ok=True)
-    with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext() as lock, _signals() as stopped_by:
+    with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext() as lock, collected() as stopped_by:
         run = _Run(config, dataset, directory, ranks, lock, build)
         if run.state.step >= config.iterations and not run.must_validate():
             return run.state
@@ -133,9 +132,7 @@ def train(
             for drawn in stream:
                 began = time.perf_counter()
                 results = run.steps(drawn)
-                each = (time.perf_counter() - began) / len(results)
-                for step, result in enumerate(results, run.state.step - len(results) + 1):
-                    report.step(step, result, each)
+                report.steps(run.state.step, results, time.perf_counter() - began)
                 signum = run.agree(stopped_by)
                 done = run.state.step == config.iterations
                 if run.must_validate():
@@ -365,11 +362,7 @@ class _Run:
         metadata: dict[str, Any] = {
             "config": replace(self.config, data="").to_dict(),  # where the data lay is nobody's business
             "config_digest": self.config.digest,
-            "data": {
-                "name": self.dataset.name,
-                "digest": self.dataset.digest,
-                "channels": self.dataset.channels,
-            },
+            "data": {"name": self.dataset.name, "digest": self.dataset.digest, "channels": self.dataset.channels},
             "progress": asdict(self.state),
             "provenance": self.provenance,
         }
@@ -404,25 +397,3 @@ class _Run:
 def _without_ascent(config: Config) -> Config:
     """The configuration of the meta-iterations between two with ascents."""
     return replace(config, alpha_low=0.0, alpha_up=0.0, ascent="gradient", ascent_every=1, perturb_at_test=False)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
-    received: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-
-    def receive(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-        signal.signal(signum, before[signal.Signals(signum)])
-
-    try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before[signum] = signal.signal(signum, receive)
-    except ValueError:  # not the main thread, where Python delivers no signals
-        pass
-    try:
-        yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -284,7 +284,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_its_step(dataset, tmp
         ({"ascent_every": 2, "alpha_up": 0.1}, "cuda_graphs = true needs ascent_every = 1, got 2"),
         ({"episode_threads": 2}, "cuda_graphs = true needs episode_threads = 1, got 2"),
         ({"compile": True}, "cuda_graphs = true needs compile = False, got True"),
-        ({"ascent": "random", "alpha_up": 0.1}, "ascent = 'random' draws numbers anew each time"),
+        ({"ascent": "random", "alpha_up": 0.1}, "ascent = 'random' draws numbers: leave compile and cuda_graphs false"),
     ],
 )
 def test_what_cannot_be_in_a_graph_is_refused(settings, message):
