@@ -21,7 +21,7 @@ from theory.check import calibration
 from theory.check.claim import LEVEL, Item, Verdict
 from theory.check.report import report
 from theory.check.verdicts import record
-from theory.networks import certificate, counts, regime
+from theory.networks import certificate, counts, regime_page
 from theory.networks import rate as network_rate
 
 TIER = "demo"
@@ -53,7 +53,7 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
         "certificate": certificate.table,
         "counts": counts.table,
         "mutants": mutants.page,
-        "regime": regime.table,
+        "regime": regime_page.table,
         "network-rate": network_rate.table,
     }.items():
         result = read_result(records / f"theory/{kind}.json", kind)
@@ -152,12 +152,12 @@ def _assumptions(records: Path) -> dict[str, str]:
 
 def at_checkpoints(record: Mapping[str, Any]) -> str:
     """A line for each question of the regime: at how many trained networks the ratio is above 1, and its range."""
-    trained = [regime.ratios(network) for network in record["networks"] if network["state"] != regime.INITIAL]
+    trained = [regime_page.ratios(network) for network in record["networks"] if network["state"] != regime_page.INITIAL]
     lines = ["| measured / asked | about | above 1 at | range |", "|---|---|---|---|"]
-    for name, (ratio, about) in regime.QUESTIONS.items():
+    for name, (ratio, about) in regime_page.QUESTIONS.items():
         known = [value for ratios in trained if (value := ratios[name]) is not None]
         above = sum(value > 1 for value in known)
-        lines.append(f"| {ratio} | {about} | {above} of {len(known)} | {regime.shown(known)} |")
+        lines.append(f"| {ratio} | {about} | {above} of {len(known)} | {regime_page.shown(known)} |")
     return "\n".join([*lines, ""])
 
 

@@ -12,9 +12,10 @@ from sharp_maml import Config, Protocol, Result, build, episode, load_checkpoint
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
 from theory.check.verdicts import TRACKED
-from theory.networks import regime
+from theory.networks import regime, regime_page
 from theory.networks.local import sample
-from theory.networks.regime import Network, Settings, main, ratios, table
+from theory.networks.regime import Network, Settings, main
+from theory.networks.regime_page import ratios, table
 
 ORIGIN = {"commit": "c", "dirty": False, "sources": {}}
 RECORD = {"settings": {"meta_batches": 2, "samples": 8}}
@@ -97,8 +98,8 @@ FOUND = {
         {
             "low": -1.0, "high": 4.0, "L0": 2.0, "L1": 4.0, "Lq": 3.0, "sg": 0.3, "sH": 0.5, "sq": 0.7,
             "slope": 1.0, "step": 0.5,
-            **{f"L1 {name} {scale:g}": 4 / scale for name in ("gradient", "random") for scale in regime.SCALES},
-            **{f"L2 {name} {scale:g}": 6 / scale for name in ("gradient", "random") for scale in regime.SCALES},
+            **{f"L1 {name} {scale:g}": 4 / scale for name in ("gradient", "random") for scale in regime_page.SCALES},
+            **{f"L2 {name} {scale:g}": 6 / scale for name in ("gradient", "random") for scale in regime_page.SCALES},
         }
     ],
     "meta_batches": [
@@ -122,7 +123,7 @@ def test_ratios_are_those_of_the_theorem_written_out() -> None:
         "bias": 0.1 / b, "informative": b / 0.5, "bound": G / 0.5,
     }  # fmt: skip
     assert found == pytest.approx(expected)
-    assert list(found) == list(regime.QUESTIONS)
+    assert list(found) == list(regime_page.QUESTIONS)
 
 
 def test_a_step_that_is_too_long_is_bounded_at_the_longest_that_is_allowed() -> None:
