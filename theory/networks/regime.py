@@ -1,8 +1,10 @@
 """Is the rate's theorem about what is trained? `python -m theory.networks.regime CHECKPOINT ... [--data DIR]`.
 
-The constants, steps and radii that the theorem speaks of are measured at conv4 networks: as they began, and as a
-checkpoint has them. A network is measured once: the same command goes on where it was cut off. Writes a record, a
-figure and a table. Read next: `local.py`, which has the estimators; `regime_page.py`, which says what is shown.
+The constants, steps and radii that the theorem speaks of are measured at conv4 networks: as they began, and as each
+checkpoint has them. What was measured is kept: the same command goes on where it was cut off, and a start that several
+networks share is measured once. Writes a record, a figure and a table; a record that lies there keeps its networks of
+other data, so that one command for each data set makes a record of all. Read next: `local.py`, which has the
+estimators; `regime_page.py`, which says what is shown.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +43,7 @@ from sharp_maml import (
     norm,
     open_dataset,
     provenance,
+    read_result,
     sources,
     trained_params,
     write_atomically,
@@ -48,12 +52,14 @@ from sharp_maml import (
     network as network_of,
 )
 from theory.check.verdicts import write_page
-from theory.networks.local import of_task, of_tasks
+from theory.networks.local import Gradient, of_task, of_tasks
 from theory.networks.regime_page import INITIAL, draw, table
 
 SPLIT = "validation"
 IMAGES = Path("results/data/synthetic-images-16-100")
 """Where the demo tier of the table leaves its images."""
+OUTER = ("optimizer", "beta_up", "schedule")
+"""Settings of the outer step, which nothing that is measured depends on."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +108,20 @@ class Network:
             INITIAL: {name: value.double() for name, value in start.items()},
             path.stem: {name: value.double() for name, value in trained_params(self.checkpoint, start).items()},
         }
-        exact = partial(
-            meta_gradient, self.loss, beta_low=config.beta_low, steps=config.steps, query_loss=self.query_loss
-        )
-        self.exact = exact
-        self.algorithm = partial(
-            exact, alpha_low=config.alpha_low, alpha_up=config.alpha_up, perturbation=config.perturbation
+        # before its training a network has no variant: what it is like is MAML's
+        self.configs = {INITIAL: replace(config, alpha_low=0.0, alpha_up=0.0), path.stem: config}
+
+    def gradient(self, config: Config) -> Gradient:
+        """The meta-gradient of a configuration."""
+        return partial(
+            meta_gradient,
+            self.loss,
+            beta_low=config.beta_low,
+            steps=config.steps,
+            query_loss=self.query_loss,
+            alpha_low=config.alpha_low,
+            alpha_up=config.alpha_up,
+            perturbation=config.perturbation,
         )
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
@@ -143,14 +157,13 @@ class Network:
         """The constants at one of the states: of the tasks, of the meta-batches, and the norm of the parameters."""
         params, size = self.states[state], self.config.meta_batch
         inner: dict[str, Any] = {"beta_low": self.config.beta_low, "steps": self.config.steps}
+        algorithm, exact = self.gradient(self.configs[state]), self.gradient(self.configs[INITIAL])
         tasks, meta_batches = [], []
         batches = range(settings.meta_batches)
         for b in track(batches, description=description, transient=True, disable=not sys.stderr.isatty()):
             drawn = [self.task(size * b + m, settings) for m in range(size)]
             tasks.append(of_task(self.loss, self.query_loss, params, drawn[0], seed=settings.seed + b, **inner))
-            meta_batches.append(
-                of_tasks(self.loss, self.query_loss, self.algorithm, self.exact, params, drawn, **inner)
-            )
+            meta_batches.append(of_tasks(self.loss, self.query_loss, algorithm, exact, params, drawn, **inner))
         return {"parameter_norm": float(norm(params)), "tasks": tasks, "meta_batches": meta_batches}
 
 
@@ -178,47 +191,81 @@ def config_of(path: Path, checkpoint: Checkpoint) -> Config:
     return config
 
 
-def measure(path: Path, data: Path, settings: Settings, kept: Path) -> dict[str, dict[str, Any]]:
-    """What a checkpoint's network is like as it began and as it is; what was measured before is read.
+def measure(path: Path, data: Path, settings: Settings, kept: Path) -> list[dict[str, Any]]:
+    """What a checkpoint's network is like as it began and as it is.
 
     Args:
-        path: The checkpoint.
+        path: The checkpoint, `ROW/seedN/STATE.safetensors`.
         data: The data that it was trained on.
         settings: How to measure.
-        kept: Folder of what was measured, a file per state of a network.
+        kept: Folder of what was measured, a file for everything on which that depends.
 
     Returns:
-        Two networks of the record, by a digest of all that they depend on.
+        Two networks of the record; the first is equal for all checkpoints of one start and one outer step.
 
     Raises:
         CheckpointError, DataError, ValueError: See `Network`.
     """
     network = Network(path, data)
-    config, metadata = network.config, network.checkpoint.metadata
-    row, code, found = path.absolute().parent.parent.name, sources("theory.networks.local"), {}
-    for state in network.states:
+    metadata, of_row, found = network.checkpoint.metadata, path.absolute().parent.parent.name, []
+    for state, config in network.configs.items():
+        is_start = state == INITIAL
+        row = "all rows" if is_start else of_row
         identity = {
             "name": f"{row}, seed {config.seed}, {state}",
             "row": row,
             "state": state,
-            "step": 0 if state == INITIAL else metadata["progress"]["step"],
-            "tensors_digest": None if state == INITIAL else metadata["tensors_digest"],
+            "step": 0 if is_start else metadata["progress"]["step"],
+            "tensors_digest": None if is_start else metadata["tensors_digest"],
             "config": config.to_dict(),
             "config_digest": config.digest,
+            "data": network.dataset.name,
             "data_digest": network.dataset.digest,
             "settings": asdict(settings),
-            "sources": code,
+            "sources": sources("theory.networks.local"),
+            "trained": None if is_start else metadata["provenance"],
         }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        place = kept / f"{digest}.json"
-        if not place.exists():
-            began, origin = time.perf_counter(), provenance()
-            values = network.measured(state, settings, str(identity["name"]))
-            origins = {"trained": metadata["provenance"], "measured": origin, "seconds": time.perf_counter() - began}
-            write_atomically(place, json.dumps({**identity, **origins, **values}).encode())
-            print(f"{identity['name']}: {origins['seconds']:.0f} s", flush=True)
-        found[digest] = json.loads(place.read_text(encoding="utf-8"))
+        found.append(identity | _measurement(network, state, identity, kept))
     return found
+
+
+def _measurement(network: Network, state: str, identity: Mapping[str, Any], kept: Path) -> dict[str, Any]:
+    """The constants at a state, the seconds they took and what measured them; read where they were measured before."""
+    decisive = {name: identity[name] for name in ("step", "tensors_digest", "data_digest", "settings", "sources")}
+    decisive["config"] = {name: value for name, value in identity["config"].items() if name not in OUTER}
+    place = kept / f"{hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    if not place.exists():
+        began, origin = time.perf_counter(), provenance()
+        values = network.measured(state, Settings(**identity["settings"]), identity["name"])
+        origins = {"measured": origin, "seconds": time.perf_counter() - began}
+        write_atomically(place, json.dumps({**origins, **values}).encode())
+        print(f"{identity['name']}: {origins['seconds']:.0f} s", flush=True)
+    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    return found
+
+
+def of_other_data(record: Path, networks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The networks of a record that lie beside those measured now.
+
+    Args:
+        record: Where it lies, or would.
+        networks: Networks that were measured now, all on one data set.
+
+    Returns:
+        Those on other data that were measured in the same way by the same code; of all others it is said that they are
+        left out.
+
+    Raises:
+        RecordError: The record is damaged.
+    """
+    if not record.exists():
+        return []
+    (new, *_), before = networks, read_result(record, "regime").payload["networks"]
+    others = [network for network in before if network["data_digest"] != new["data_digest"]]
+    same = [network for network in others if all(network[name] == new[name] for name in ("settings", "sources"))]
+    if left_out := len(others) - len(same):
+        print(f"{record}: {left_out} networks of other data are left out, measured by other code or settings")
+    return same
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -244,10 +291,13 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(1)
         keep_freed_memory()
         origin = provenance(module="theory.networks.local")  # the code may change meanwhile
-        networks: dict[str, dict[str, Any]] = {}
+        networks: list[Mapping[str, Any]] = []
         for path in options.checkpoints:
-            networks |= measure(path, options.data, settings, options.output / "regime")
-        payload = {"settings": asdict(settings), "networks": list(networks.values())}
+            found = measure(path, options.data, settings, options.output / "regime")
+            networks += [network for network in found if network not in networks]
+        networks += of_other_data(options.output / "regime.json", networks)
+        networks.sort(key=lambda network: str(network["data"]))
+        payload = {"settings": asdict(settings), "networks": networks}
         write_page(Result("regime", origin, payload), options.output, draw=draw, page=table)
     except KeyboardInterrupt:
         print("stopped; what was measured is kept: the same command goes on from there")

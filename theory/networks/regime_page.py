@@ -1,9 +1,9 @@
 """What a record of the regime says: its ratios, the page and the figure.
 
-The constants, steps and radii that the theorem speaks of are measured at conv4 networks: as they began, and as a
-checkpoint has them. Tasks are fixed episodes of the validation classes, with samples drawn anew from the same classes;
-the support loss of a task is the mean over support sets of the episode's size, so that a set is a sample of it with
-batch norm and all. Everything is in float64.
+The constants, steps and radii that the theorem speaks of are measured at conv4 networks: as they began, on their way,
+and as the best checkpoint of their training has them. Tasks are fixed episodes of the validation classes, with samples
+drawn anew from the same classes; the support loss of a task is the mean over support sets of the episode's size, so
+that a set is a sample of it with batch norm and all. Everything is in float64.
 
 A measurement at a point refutes a constant that it exceeds, and a step that is too long for the curvature found there.
 That a bound or an assumption holds everywhere it cannot show: a ratio of at most 1 means *not refuted here*. Constants
@@ -24,12 +24,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib import style
 from matplotlib.figure import Figure
 
 from sharp_maml import Estimate, Result, interval_over_seeds
 from synthetic import Constants
+from theory.check.figures import MARKERS
 from theory.check.verdicts import commit_of
 from theory.networks.local import SCALES
 from theory.rate.theorem import bias, evaluate, rate, smoothness, variance_fresh, variance_shared
@@ -117,12 +117,26 @@ def ratios(found: Mapping[str, Any]) -> dict[str, float | None]:
     return ratio
 
 
-def groups(record: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """The networks by row and state: those that differ by the training seed alone."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+def data_of(network: Mapping[str, Any]) -> str:
+    """On which images, and of what size, a network was trained; earlier records are of the synthetic ones alone."""
+    name = network.get("data", "synthetic-images").replace("-", " ")
+    return f"{name}, {network['config']['image_size']} pixels"
+
+
+def kind_of(network: Mapping[str, Any]) -> str:
+    """A network's data and the optimizer of its training: what is shown apart."""
+    optimizer = {"adam": "Adam", "sgd": "SGD"}[network["config"]["optimizer"]]
+    return f"{data_of(network)}, {optimizer}"
+
+
+def trained(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The last state of every training of a record; no initial ones."""
+    last: dict[tuple[str, str, int], Mapping[str, Any]] = {}
     for network in record["networks"]:
-        found.setdefault(f"{network['row']}, {network['state']}", []).append(network)
-    return found
+        training = (kind_of(network), network["row"], network["config"]["seed"])
+        if network["step"] > last.get(training, {"step": 0})["step"]:
+            last[training] = network
+    return list(last.values())
 
 
 def shown(values: Sequence[float]) -> str:
@@ -150,7 +164,7 @@ def _head(result: Result) -> list[str]:
         "",
         first,
         "",
-        second.removesuffix(" Read next: `regime.py`, which measures."),
+        second,
         "",
         f"{settings['meta_batches']} meta-batches, {settings['samples']} samples of every task; "
         f"{commit_of(result.provenance)}. "
@@ -159,63 +173,96 @@ def _head(result: Result) -> list[str]:
     ]
 
 
+def verdicts(record: Mapping[str, Any]) -> list[str]:
+    """A line for each question: at how many trained networks the ratio is above 1, and its range, each kind apart."""
+    by_kind: dict[str, list[dict[str, float | None]]] = {}
+    for network in trained(record):
+        by_kind.setdefault(kind_of(network), []).append(ratios(network))
+    lines = [f"| measured / asked | about | {' | '.join(by_kind)} |", "|---|---|" + "---|" * len(by_kind)]
+    for name, (ratio, about) in QUESTIONS.items():
+        cells = []
+        for of_kind in by_kind.values():
+            known = [value for one in of_kind if (value := one[name]) is not None]
+            above = f", above 1 at {sum(value > 1 for value in known)} of {len(known)}" if known else ""
+            cells.append(f"{shown(known)}{above}")
+        lines.append(f"| {ratio} | {about} | {' | '.join(cells)} |")
+    return lines
+
+
 def _ratios(record: Mapping[str, Any]) -> list[str]:
-    """The ratios of every group of networks."""
-    by_group = groups(record)
-    lines = [
+    """The ratios of trained networks, and those along their training."""
+    return [
         "",
         "## What holds, and by what factor it does not",
         "",
-        "Each number is what was measured over what the theorem asks; its range is that over training seeds, and it is "
-        "bold where it exceeds 1. kappa = 1 + beta L1; b bounds the bias and G the root of the mean squared gradient "
-        "(`theory/rate/theorem.py`), both with the constants measured here. Unknown are formulas of one inner step "
-        "where there are several, and shares of a gradient whose square was estimated as negative. Rows of one seed "
-        "begin as the same network: eigenvalues, quotients and L_F of their initial states are one measurement.",
+        "Each number is what was measured over what the theorem asks, at the end of a training; its range is that over "
+        "rows of the table and training seeds, and it is bold where it exceeds 1. kappa = 1 + beta L1; b bounds the "
+        "bias and G the root of the mean squared gradient (`theory/rate/theorem.py`), both with the constants measured "
+        "here. Unknown are formulas of one inner step where there are several, and shares of a gradient whose square "
+        "was estimated as negative.",
         "",
-        f"| ratio | | above 1 in | {' | '.join(by_group)} |",
-        "|---|---|---|" + "---|" * len(by_group),
-    ]
-    of_group = [[ratios(network) for network in networks] for networks in by_group.values()]
-    for name, (ratio, about) in QUESTIONS.items():
-        columns = [[value for one in of if (value := one[name]) is not None] for of in of_group]
-        known = [value for column in columns for value in column]
-        above = f"{sum(value > 1 for value in known)} of {len(known)}"
-        lines.append(f"| {ratio} | {about} | {above} | {' | '.join(map(shown, columns))} |")
-    return [
-        *lines,
+        *verdicts(record),
         "",
         "![ratios and quotients](regime.png)",
         "",
         "*Left: how the quotients of the Hessian grow as the length of the difference shrinks, largest over tasks and "
-        "directions; a Lipschitz Hessian would bound them. Right: the ratios of the table, a point a network.*",
+        "directions; a Lipschitz Hessian would bound them. Right: the ratios of the table, a point a network; those "
+        "left of the line agree with the theorem.*",
+        *_along(record),
     ]
 
 
+def _along(record: Mapping[str, Any]) -> list[str]:
+    """The ratios of every row and state, each a range over training seeds."""
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for network in record["networks"]:
+        found.setdefault((kind_of(network), network["row"], network["state"]), []).append(network)
+    lines = [
+        "",
+        "## Along the training",
+        "",
+        "These ratios for every row and state, each a range over training seeds. Rows of one seed begin as one "
+        "network; where they are named *all rows* it was measured once, without perturbations.",
+        "",
+        f"| data and optimizer | row | state | step | seeds | {' | '.join(ratio for ratio, _ in QUESTIONS.values())} |",
+        "|---|---|---|---|---|" + "---|" * len(QUESTIONS),
+    ]
+    for (kind, row, state), networks in sorted(found.items(), key=lambda item: item[0][0]):
+        every = [ratios(network) for network in networks]
+        columns = [shown([value for one in every if (value := one[name]) is not None]) for name in QUESTIONS]
+        steps = " or ".join(map(str, sorted({network["step"] for network in networks})))
+        total = networks[0]["config"]["iterations"]
+        cells = [kind, row, state, f"{steps} of {total}", str(len(networks)), *columns]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def _steps(record: Mapping[str, Any]) -> list[str]:
-    """Steps and radii of every network."""
+    """Steps and radii of every training."""
     lines = [
         "",
         "## Steps and radii",
         "",
-        "Radii and the longest inner step over the norm of the parameters, and the constants in front of the orders "
-        "that the theorem prescribes.",
+        "Radii over the norm of the parameters at the end, and the constants in front of the orders that the theorem "
+        "prescribes. Networks trained by SGD with a constant step take the theorem's own update: beta_low and beta_up, "
+        "which do not change during the run, are the prescribed c / sqrt T with these constants c. Whether they are "
+        "proper ones, such that beta_up is at most 1/L_F, is what the first ratio above says.",
         "",
-        "| network | step | optimizer | alpha_low / norm | alpha_up / norm | inner step / norm | beta_low sqrt T | "
+        "| data and optimizer | network | step | schedule | alpha_low / norm | alpha_up / norm | beta_low sqrt T | "
         "beta_up sqrt T | alpha_up sqrt T | alpha_low |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for network in record["networks"]:
+    for network in trained(record):
         config, length = network["config"], network["parameter_norm"]
         numbers = [
             config["alpha_low"] / length,
             config["alpha_up"] / length,
-            max(task["step"] for task in network["tasks"]) / length,
             *(config[name] * math.sqrt(config["iterations"]) for name in ("beta_low", "beta_up", "alpha_up")),
             config["alpha_low"],
         ]
-        cells = [f"{network['step']} of {config['iterations']}", f"{config['optimizer']}, {config['schedule']}"]
+        cells = [kind_of(network), network["name"], f"{network['step']} of {config['iterations']}", config["schedule"]]
         cells += [f"{number:.3g}" for number in numbers]
-        lines.append(f"| {network['name']} | {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -225,17 +272,21 @@ def _tasks(record: Mapping[str, Any]) -> list[str]:
         "",
         "## Numbers of the tasks",
         "",
-        "Means over tasks. Eigenvalues are of the Hessian of one support loss; L2 is the larger of the two quotients "
-        "along the inner step and a random direction of its length; sH is a proxy, off by a factor of at most sqrt 2.",
+        "Means over tasks; the inner step is the longest. Eigenvalues are of the Hessian of one support loss; L2 is "
+        "the larger of the two quotients along the inner step and a random direction of its length; sH is a proxy, off "
+        "by a factor of at most sqrt 2.",
         "",
-        "| network | smallest eigenvalue | largest | L2 | L0 | Lq | norm of support gradient | sg | sH | sq |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| data and optimizer | network | inner step / norm | smallest eigenvalue | largest | L2 | L0 | Lq | "
+        "norm of support gradient | sg | sH | sq |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for network in record["networks"]:
         tasks = network["tasks"]
         every = [[task[name] for task in tasks] for name in ("low", "high", "L0", "Lq", "slope", "sg", "sH", "sq")]
         every.insert(2, [max(task["L2 gradient 1"], task["L2 random 1"]) for task in tasks])
-        lines.append(f"| {network['name']} | {' | '.join(f'{average(values):.3g}' for values in every)} |")
+        step = max(task["step"] for task in tasks) / network["parameter_norm"]
+        cells = [kind_of(network), network["name"], f"{step:.3g}", *(f"{average(values):.3g}" for values in every)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -250,34 +301,42 @@ def _objective(record: Mapping[str, Any]) -> list[str]:
         "part in N of the bias is missed. The bias is to the theorem's F, whose inner step follows the expected "
         "support loss; of the mean over support sets of one size, MAML's meta-gradient has no bias by definition.",
         "",
-        "| network | F | smallest eigenvalue | largest | norm of grad F | norm of the bias | bias / gradient |",
-        "|---|---|---|---|---|---|---|",
+        "| data and optimizer | network | F | smallest eigenvalue | largest | norm of grad F | norm of the bias | "
+        "bias / gradient |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for network in record["networks"]:
         batches = network["meta_batches"]
-        estimates = " | ".join(f"{average([one[name] for one in batches]):.3g}" for name in ("loss", "low", "high"))
-        (slope, *of_slope), (error, *of_error) = (root([one[key] for one in batches]) for key in ("slope^2", "bias^2"))
-        lines.append(
-            f"| {network['name']} | {estimates} | {slope:.3g} [{of_slope[0]:.2g}, {of_slope[1]:.2g}] | "
-            f"{error:.3g} [{of_error[0]:.2g}, {of_error[1]:.2g}] | {shown([error / slope] if slope else [])} |"
-        )
+        slope, bias_found = (root([one[key] for one in batches]) for key in ("slope^2", "bias^2"))
+        cells = [kind_of(network), network["name"]]
+        cells += [f"{average([one[name] for one in batches]):.3g}" for name in ("loss", "low", "high")]
+        cells += [f"{mean:.3g} [{low:.2g}, {high:.2g}]" for mean, low, high in (slope, bias_found)]
+        cells.append(shown([bias_found[0] / slope[0]] if slope[0] else []))
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
 def draw(record: Mapping[str, Any], path: Path) -> None:
-    """Quotients of the Hessian against the length, and all ratios."""
-    by_group = groups(record)
+    """Quotients of the Hessian against the length, and all ratios: a colour a kind, a marker a part of the training."""
+    kinds = list(dict.fromkeys(map(kind_of, record["networks"])))
+    ends = trained(record)
     with style.context("sharp_maml.paper"):
-        figure = Figure(figsize=(6.8, 3.6), layout="constrained")
+        figure = Figure(figsize=(6.8, 3.9), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
-        for place, (name, networks) in enumerate(by_group.items()):
-            colour = f"C{place}"
-            for network in networks:
-                label = name if network is networks[0] else None
-                left.plot(SCALES, [quotient(network, "L2", scale) for scale in SCALES], "o-", color=colour)
-                known = [(i, value) for i, value in enumerate(ratios(network).values()) if value]
-                height = np.array([i for i, _ in known]) + 0.09 * (place - (len(by_group) - 1) / 2)
-                right.plot([value for _, value in known], height, "o", color=colour, label=label)
+        for network in record["networks"]:
+            colour = f"C{kinds.index(kind_of(network))}"
+            part = 0 if network["step"] == 0 else 2 if network in ends else 1
+            look: dict[str, Any] = {"color": colour, "marker": MARKERS[part]}
+            look["markerfacecolor"] = colour if part == 2 else "none"
+            left.plot(SCALES, [quotient(network, "L2", scale) for scale in SCALES], ls=(":", "--", "-")[part], **look)
+            known = [(i, value) for i, value in enumerate(ratios(network).values()) if value]
+            place = (kinds.index(kind_of(network)) + part / 3 + 1 / 6) / len(kinds) - 0.5
+            right.plot([value for _, value in known], [i + 0.7 * place for i, _ in known], ls="", **look)
+        for place, kind in enumerate(kinds):
+            right.plot([], [], "s", color=f"C{place}", label=kind)
+        for marker, line, label in zip(MARKERS, (":", "--", "-"), ("initial", "early", "trained"), strict=False):
+            face = "0.4" if label == "trained" else "none"
+            right.plot([], [], marker=marker, ls=line, color="0.4", markerfacecolor=face, label=label)
         left.set(xscale="log", yscale="log", xlabel="length, in inner steps", ylabel="quotient of the Hessian")
         right.axvline(1, color="0.4", ls="--", lw=1)
         right.set(xscale="log", xlabel="measured / what the theorem asks", ylim=(len(QUESTIONS) - 0.5, -0.5))
