@@ -207,7 +207,8 @@ def measure(path: Path, data: Path, settings: Settings, kept: Path) -> list[dict
         CheckpointError, DataError, ValueError: See `Network`.
     """
     network = Network(path, data)
-    metadata, of_row, found = network.checkpoint.metadata, path.absolute().parent.parent.name, []
+    metadata, of_row = network.checkpoint.metadata, path.absolute().parent.parent.name
+    code, found = sources("theory.networks.local"), []
     for state, config in network.configs.items():
         is_start = state == INITIAL
         row = "all rows" if is_start else of_row
@@ -222,7 +223,7 @@ def measure(path: Path, data: Path, settings: Settings, kept: Path) -> list[dict
             "data": network.dataset.name,
             "data_digest": network.dataset.digest,
             "settings": asdict(settings),
-            "sources": sources("theory.networks.local"),
+            "sources": code,
             "trained": None if is_start else metadata["provenance"],
         }
         found.append(identity | _measurement(network, state, identity, kept))

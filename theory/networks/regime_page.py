@@ -117,20 +117,18 @@ def ratios(found: Mapping[str, Any]) -> dict[str, float | None]:
     return ratio
 
 
-def data_of(network: Mapping[str, Any]) -> str:
-    """On which images, and of what size, a network was trained; earlier records are of the synthetic ones alone."""
-    name = network.get("data", "synthetic-images").replace("-", " ")
-    return f"{name}, {network['config']['image_size']} pixels"
-
-
 def kind_of(network: Mapping[str, Any]) -> str:
-    """A network's data and the optimizer of its training: what is shown apart."""
+    """A network's images, their size, and the optimizer of its training: what is shown apart.
+
+    Records of earlier code do not name the images, which are the synthetic ones.
+    """
+    images = network.get("data", "synthetic-images").replace("-", " ")
     optimizer = {"adam": "Adam", "sgd": "SGD"}[network["config"]["optimizer"]]
-    return f"{data_of(network)}, {optimizer}"
+    return f"{images}, {network['config']['image_size']} pixels, {optimizer}"
 
 
 def trained(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The last state of every training of a record; no initial ones."""
+    """The last state of every training that a record has; a start is none."""
     last: dict[tuple[str, str, int], Mapping[str, Any]] = {}
     for network in record["networks"]:
         training = (kind_of(network), network["row"], network["config"]["seed"])
@@ -195,11 +193,11 @@ def _ratios(record: Mapping[str, Any]) -> list[str]:
         "",
         "## What holds, and by what factor it does not",
         "",
-        "Each number is what was measured over what the theorem asks, at the end of a training; its range is that over "
-        "rows of the table and training seeds, and it is bold where it exceeds 1. kappa = 1 + beta L1; b bounds the "
-        "bias and G the root of the mean squared gradient (`theory/rate/theorem.py`), both with the constants measured "
-        "here. Unknown are formulas of one inner step where there are several, and shares of a gradient whose square "
-        "was estimated as negative.",
+        "Each number is what was measured over what the theorem asks, at the best checkpoint of a training; its range "
+        "is that over rows of the table and training seeds, and it is bold where it exceeds 1. kappa = 1 + beta L1; b "
+        "bounds the bias and G the root of the mean squared gradient (`theory/rate/theorem.py`), both with the "
+        "constants measured here. Unknown are formulas of one inner step where there are several, and shares of a "
+        "gradient whose square was estimated as negative.",
         "",
         *verdicts(record),
         "",
