@@ -11,7 +11,7 @@ OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RO
   $(if $(RESULTS),--results $(RESULTS)) $(if $(ALLOW_DIRTY),--allow-dirty)
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime network-rate certificate counts proofs clusters mutants slow long coverage bench bench-training lock clean
+.PHONY: help reproduce-table1 publish landscape sensitivity method notebooks docs test torture licences lint unit theory-tests theory calibration alarms regime network-rate certificate counts proofs clusters mutants slow long coverage bench bench-training lock dist clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -153,6 +153,11 @@ lock: $(VENV)/dev  ## the two lock files anew from pyproject.toml, versions kept
 	    --no-emit-index-url $(if $(UPGRADE),--upgrade) --extra $$extra pyproject.toml --output-file requirements/$$name.lock \
 	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) || exit; \
 	done
+
+dist: $(VENV)/dev  ## wheel and source distribution in dist/, checked as the package index would (fetches twine)
+	rm -rf dist
+	$(RUN) -m hatchling build --directory dist
+	$(VENV)/bin/uv tool run --python $(VENV)/bin/python "twine>=6" check --strict dist/*
 
 clean:  ## empty results/; never records/
 	rm -rf results

@@ -21,7 +21,7 @@ from sharp_maml.base import (
     Params,
     QueryLoss,
 )
-from sharp_maml.check import Law, MethodCheck, MethodError, check_method
+from sharp_maml.check import MethodCheck, MethodError, check_method
 from sharp_maml.checkpoint import (
     Checkpoint,
     CheckpointError,
@@ -57,6 +57,7 @@ from sharp_maml.estimates import (
     interval_over_seeds,
     paired_difference,
 )
+from sharp_maml.laws import Law
 from sharp_maml.matching import matching_method, matching_params
 from sharp_maml.meta import adapt, meta_gradient, meta_loss
 from sharp_maml.methods import build, network, sharp_maml_method

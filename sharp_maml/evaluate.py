@@ -158,13 +158,7 @@ def evaluate(
     """
     trained, trained_on, progress = (entry(checkpoint, key) for key in ("config", "data", "progress"))
     config = Config.from_mapping(trained)
-    if config.method != "sharp-maml" and test_steps is not None:
-        raise ValueError(f"test_steps has no meaning for method = {config.method!r}, which does not adapt")
-    if (dataset.size, dataset.channels) != (config.image_size, trained_on["channels"]):
-        raise ValueError(
-            f"the checkpoint was trained on {config.image_size} pixels and {trained_on['channels']} channels; "
-            f"{dataset.name} has {dataset.size} pixels and {dataset.channels} channels: choose another size or data set"
-        )
+    _check(config, trained_on["channels"], dataset, test_steps)
     here = replace(
         config,
         device=device or config.device,
@@ -176,7 +170,7 @@ def evaluate(
     counts = correct_counts(
         experiment.method, params, dataset, split, here, episodes=episodes, modes=modes, on_episode=on_episode
     )
-    possible = here.ways * here.queries
+    accuracies = {mode: right / (here.ways * here.queries) for mode, right in counts.items()}
     protocol = Protocol(here.ways, here.shots, here.queries)
     return Record(
         name=name,
@@ -199,17 +193,27 @@ def evaluate(
             "selection": "best validation accuracy" if progress["step"] == progress["best_step"] else "last step",
         },
         episodes_digest=episode_digest(dataset, split, protocol, EVALUATION_SEED, episodes),
-        accuracies={mode: (values / possible).tolist() for mode, values in counts.items()},
+        accuracies={mode: values.tolist() for mode, values in accuracies.items()},
         started=progress["started"],
         seconds=progress["seconds"],
         peak_memory_bytes=progress["peak_memory_bytes"],
         metrics={
-            f"accuracy_{mode}": interval_over_episodes(values / possible, unit="fraction")
-            for mode, values in counts.items()
+            f"accuracy_{mode}": interval_over_episodes(values, unit="fraction") for mode, values in accuracies.items()
         },
         selected_step=progress["step"],
         learning_curve=progress["curve"],
     )
+
+
+def _check(config: Config, channels: int, dataset: Dataset, test_steps: int | None) -> None:
+    """Refuse inner steps of a method that does not adapt, and images that the network was not made for."""
+    if config.method != "sharp-maml" and test_steps is not None:
+        raise ValueError(f"test_steps has no meaning for method = {config.method!r}, which does not adapt")
+    if (dataset.size, dataset.channels) != (config.image_size, channels):
+        raise ValueError(
+            f"the checkpoint was trained on {config.image_size} pixels and {channels} channels; {dataset.name} has "
+            f"{dataset.size} pixels and {dataset.channels} channels: choose another size or data set"
+        )
 
 
 def entry(checkpoint: Checkpoint, key: str) -> dict[str, Any]:

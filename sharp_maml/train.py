@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -36,6 +35,7 @@ from sharp_maml.evaluate import correct_counts, to_device
 from sharp_maml.methods import Experiment, build
 from sharp_maml.progress import Report, cut_metrics, peak_memory, tell_cost
 from sharp_maml.records import joined, provenance
+from sharp_maml.signals import collected
 from sharp_maml.tree import norm
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def train(
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     directory.mkdir(parents=True, exist_ok=True)
-    with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext() as lock, _signals() as stopped_by:
+    with RunDirectoryLock(directory) if ranks.rank == 0 else nullcontext() as lock, collected() as stopped_by:
         run = _Run(config, dataset, directory, ranks, lock, build)
         if run.state.step >= config.iterations and not run.must_validate():
             return run.state
@@ -382,25 +382,3 @@ class _Run:
 def _without_ascent(config: Config) -> Config:
     """The configuration of the meta-iterations between two with ascents."""
     return replace(config, alpha_low=0.0, alpha_up=0.0, ascent="gradient", ascent_every=1, perturb_at_test=False)
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one acts as usual."""
-    received: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-
-    def receive(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-        signal.signal(signum, before[signal.Signals(signum)])
-
-    try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before[signum] = signal.signal(signum, receive)
-    except ValueError:  # not the main thread, where Python delivers no signals
-        pass
-    try:
-        yield received
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

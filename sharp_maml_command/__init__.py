@@ -149,12 +149,10 @@ def evaluate(
     from rich.progress import Progress
 
     from sharp_maml import Config, keep_freed_memory, load_checkpoint, open_dataset, write_record
-    from sharp_maml.evaluate import PRESETS, entry
+    from sharp_maml.evaluate import entry
     from sharp_maml.evaluate import evaluate as judge
 
-    if not (episodes in PRESETS or (episodes.isdecimal() and int(episodes))):
-        raise ValueError(f"--episodes must be a number >= 1 or one of {', '.join(PRESETS)}, got {episodes!r}")
-    n = PRESETS.get(episodes) or int(episodes)
+    n = _number_of(episodes)
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
@@ -189,6 +187,15 @@ def evaluate(
         )
     if record:
         print(f"record: {record}")
+
+
+def _number_of(episodes: str) -> int:
+    """The number that `--episodes` says, or the preset that it names."""
+    from sharp_maml.evaluate import PRESETS
+
+    if not (episodes in PRESETS or (episodes.isdecimal() and int(episodes))):
+        raise ValueError(f"--episodes must be a number >= 1 or one of {', '.join(PRESETS)}, got {episodes!r}")
+    return PRESETS.get(episodes) or int(episodes)
 
 
 @app.command(epilog="\b\nExample:\n  sharp-maml adapt results/runs/own_classes/seed0/best.safetensors LABELLED IMAGES")

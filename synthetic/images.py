@@ -7,6 +7,8 @@ library's cosine, no sum whose order is open), so that they are the same on ever
 `ClassProgram`, `class_program`, `render_images`. Read next: `../sharp_maml/data/cache.py`, the form of the data.
 
     python -m synthetic.images DIRECTORY --size 20
+
+The command writes their metadata for data portals beside them, too (`croissant.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from sharp_maml import DataError, Dataset, write_cache
+from synthetic.croissant import write_croissant
 
 CLASSES = {"train": 64, "validation": 16, "test": 20}
 SYMMETRIES = {"free": 0, "mirror": 1, "twofold": 2, "threefold": 3, "fourfold": 4, "fivefold": 5}  # numbers of mirrors
@@ -205,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             images = options.per_class * sum(CLASSES.values())
             print(f"{images} images, {images * 3 * options.size**2 / 1e6:.0f} MB", file=sys.stderr)
             dataset = write_images(options.directory, size=options.size, per_class=options.per_class, seed=options.seed)
+            write_croissant(options.directory, dataset)
             print(f"{options.directory}: {dataset.name}, digest {dataset.digest}")
         if options.contact_sheet is not None:
             options.contact_sheet.parent.mkdir(parents=True, exist_ok=True)

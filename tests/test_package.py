@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from functools import cache
@@ -20,15 +22,26 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """The wheel, built without the network from the build backend that is installed."""
-    place = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(place)]
+def distribution(place: Path, target: str) -> Path:
+    """A distribution, built without the network from the build backend that is installed."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(place)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (path,) = place.glob("*.whl")
+    (path,) = place.iterdir()
     return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return distribution(tmp_path_factory.mktemp("wheel"), "wheel")
+
+
+def test_the_source_distribution_is_the_repository_and_nothing_else(tmp_path):
+    with tarfile.open(distribution(tmp_path, "sdist")) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(tracked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert names == {name for name in files if (ROOT / name).exists()} | {"PKG-INFO"}
 
 
 def test_the_wheel_holds_every_module_of_the_core_and_its_mark_for_type_checkers(wheel):
@@ -109,6 +122,18 @@ def locked(name: str) -> list[tuple[Requirement, list[str]]]:
 
 
 @cache
+def test_who_cites_or_archives_the_package_finds_this_version():
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    archived = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    assert f"\nversion: {PROJECT['version']}\n" in cited
+    assert archived["version"] == PROJECT["version"]
+    assert f'title: "{archived["title"]}"' in cited
+    assert archived["license"] == PROJECT["license"]
+    assert archived["keywords"] == PROJECT["keywords"]
+    assert [one["name"] for one in archived["creators"]] == [one["name"] for one in PROJECT["authors"]]
+    assert all(name in cited for name in (archived["creators"][0]["name"], "arXiv:2206.03996"))
+
+
 def versions(name: str, python: str, machine: str = "x86_64", system: str = "linux") -> dict[str, str]:
     """What a lock file installs on a Python of a system: one version of each package."""
     short = ".".join(python.split(".")[:2])

@@ -134,7 +134,7 @@ def test_no_module_talks_to_a_network_and_one_asks_for_a_free_port():
 
 
 def test_one_module_knows_pickle_and_nothing_loads_one_by_torch_or_numpy():
-    assert [path for path, names in imported().items() if "pickle" in names] == ["sharp_maml/data/formats.py"]
+    assert [path for path, names in imported().items() if "pickle" in names] == ["sharp_maml/data/pickles.py"]
     for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         assert "torch.load(" not in text

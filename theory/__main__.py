@@ -69,6 +69,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     budget = BUDGETS[options.budget]
     began = time.perf_counter()
+    verdicts = measured(claims, budget, options.seed, options.jobs, console)
+    path = write_report(verdicts, options.output)
+    console.print(outcomes(verdicts, budget, console.width))
+    console.print(f"{path}, with records and figures beside it; {time.perf_counter() - began:.0f} s")
+    return 0 if budget is SMOKE or all(verdict.passed for verdict in verdicts) else 1
+
+
+def measured(claims: dict[str, Claim], budget: Budget, seed: int, jobs: int, console: Console) -> list[Verdict]:
+    """The verdicts of claims, measured with a bar on a terminal, and elsewhere with a line for each unit."""
     units = sum(1 + len(claim.controls) for claim in claims.values())
     columns = (
         SpinnerColumn(),
@@ -99,12 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"[{done}/{units}] {unit}", flush=True)
             show()
 
-        verdicts = judge(list(claims), budget, options.seed, jobs=options.jobs, started=started, finished=finished)
-
-    path = write_report(verdicts, options.output)
-    console.print(outcomes(verdicts, budget, console.width))
-    console.print(f"{path}, with records and figures beside it; {time.perf_counter() - began:.0f} s")
-    return 0 if budget is SMOKE or all(verdict.passed for verdict in verdicts) else 1
+        return judge(list(claims), budget, seed, jobs=jobs, started=started, finished=finished)
 
 
 def write_report(verdicts: list[Verdict], directory: Path) -> Path:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from sharp_maml.base import DataError
 from sharp_maml.data import miniimagenet, omniglot, tieredimagenet
 from sharp_maml.data.cache import SPLITS
-from sharp_maml.data.formats import Classes, read_csv, read_folders, read_hdf5, read_pickle
+from sharp_maml.data.formats import Classes, read_csv, read_folders, read_hdf5
+from sharp_maml.data.pickles import read_pickle
 
 SIZE = 84
 

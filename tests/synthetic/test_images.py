@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -184,6 +185,24 @@ def test_the_command_writes_a_cache(tmp_path):
     dataset = open_cache(tmp_path / "a")
     assert dataset.digest in done.stdout
     assert (dataset.size, dataset.channels) == (8, 3)
+
+
+def test_the_command_says_what_the_files_are_in_croissant(tmp_path):
+    """The form is that of the specification, which MLCommons' own reader has read; here: that it is true."""
+    for _ in range(2):  # the second time the folder holds the metadata, too
+        assert main([str(tmp_path / "a"), "--size", "8", "--per-class", "2"]) == 0
+    described, dataset = json.loads((tmp_path / "a" / "croissant.json").read_text()), open_cache(tmp_path / "a")
+    assert described["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    files = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir() if path.name != "croissant.json"}
+    assert {entry["name"] for entry in described["distribution"]} == set(files)
+    for entry in described["distribution"]:
+        assert entry["sha256"] == hashlib.sha256(files[entry["name"]]).hexdigest()
+        assert entry["contentSize"] == f"{len(files[entry['contentUrl']])} B"
+    for entry in described["recordSet"]:
+        split = dataset.splits[entry["name"]]
+        rows = [(row[f"{entry['name']}/name"], row[f"{entry['name']}/count"]) for row in entry["data"]]
+        assert rows == list(zip(split.names, split.counts, strict=True))
+        assert {field["@id"] for field in entry["field"]} == set(entry["data"][0])
 
 
 def test_the_command_draws_a_contact_sheet_that_a_repository_can_hold(tmp_path, capsys):

@@ -24,7 +24,8 @@ from reproductions.tables.specification import SPECIFICATION, load
 from sharp_maml import Config, Record, interval_over_episodes, open_cache, read_records, write_cache, write_record
 from sharp_maml.base import DataError
 from sharp_maml.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from sharp_maml.data.formats import Classes, decode, read_csv, read_folders, read_hdf5, read_pickle
+from sharp_maml.data.formats import Classes, decode, read_csv, read_folders, read_hdf5
+from sharp_maml.data.pickles import read_pickle
 from sharp_maml.records import RecordError
 from tests.torture import mutations
 

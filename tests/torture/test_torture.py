@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import EpsImagePlugin, Image
 
 from sharp_maml import read_result
-from sharp_maml.data import cache, formats
+from sharp_maml.data import cache, formats, pickles
 from tests.torture import fuzz
 from tests.torture.kinds import KINDS, Files, Kind
 
@@ -166,7 +166,7 @@ def test_a_class_of_the_unpickler_cannot_be_changed_by_a_file(tmp_path):
     attack = b"\x80\x04cnumpy\ndtype\n(N}X\x05\x00\x00\x00dtypeK\x01stb."
     assert fuzz.judged("pickle", {"train.pkl": attack}, tmp_path) == "refused"
     assert fuzz.judged("pickle", {"train.pkl": pickle.dumps({})}, tmp_path) == "refused"
-    assert not hasattr(formats._Type, "dtype")
+    assert not hasattr(pickles._Type, "dtype")
 
 
 def test_an_input_is_a_function_of_its_kind_the_seed_and_its_number():

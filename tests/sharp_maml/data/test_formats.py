@@ -27,8 +27,8 @@ from sharp_maml.data.formats import (
     read_csv,
     read_folders,
     read_hdf5,
-    read_pickle,
 )
+from sharp_maml.data.pickles import read_pickle
 from tests.sharp_maml.data.conftest import WRITERS
 
 Write = Callable[[str, Any], Path]

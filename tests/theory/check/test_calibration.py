@@ -9,9 +9,10 @@ import pytest
 from scipy import stats
 
 from sharp_maml import clopper_pearson, read_result, sources
-from theory.check import calibration
-from theory.check.calibration import calibrate, headline, main, table, too_small
+from theory.check import calibration, planted
+from theory.check.calibration import headline, main, table, too_small
 from theory.check.claim import LEVEL, Budget, Claim, Evidence, Item, Rule, Unit, decide, registry
+from theory.check.planted import calibrate, repeat
 from theory.check.verdicts import TRACKED
 from theory.rate.exponents import mean, slope
 
@@ -83,18 +84,18 @@ def test_a_share_has_its_operating_curve_exactly_and_beside_others_is_refuted_mo
 def test_it_decides_as_a_run_does() -> None:
     """At a level of Holm's last step, which is that of a claim run alone whose other p-value is rejected or not."""
     one = claim(Rule("near", 0.08, 0.08), exponents)
-    made = calibration.repeat(exponents(BUDGET, 0).items[0], 50)
+    made = repeat(exponents(BUDGET, 0).items[0], 50)
     for item in made.planted(-0.43)[0]:
         evidence = Evidence((item, Item("exact", -0.5, -0.5)))
         (verdict,) = decide({one.id: one}, dict.fromkeys((Unit(one.id, ""), Unit(one.id, "wrong")), evidence),
                             dict.fromkeys((Unit(one.id, ""), Unit(one.id, "wrong")), 0.0))  # fmt: skip
-        found = calibration.decide(one.rule, [evidence], np.ones(1), {"holm": LEVEL / 4})
+        found = planted.decide(one.rule, [evidence], np.ones(1), {"holm": LEVEL / 4})
         assert (verdict.outcome == "supported") == bool(found["supported"]["holm"])
         assert (verdict.outcome == "refuted") == bool(found["refuted"]["holm"])
 
 
 def test_a_planted_truth_is_where_it_was_put() -> None:
-    made = calibration.repeat(exponents(Budget("", 8, 400, 40), 1).items[0], 400)
+    made = repeat(exponents(Budget("", 8, 400, 40), 1).items[0], 400)
     items, _ = made.planted(-0.3)
     measured = [one.measured for one in items]
     error = np.std(measured) / 20
