@@ -82,12 +82,22 @@ certificate: $(VENV)/dev  ## what the generalization bound says of trained netwo
 	  $(foreach row,maml low up both,$(or $(RESULTS),results)/demo/$(row)/seed0/best.safetensors) \
 	  --data $(or $(RESULTS),results)/data/synthetic-images-16-100 --output $(or $(RESULTS),results)/theory
 
-regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains what is missing of the demo tier, measures: SEEDS=n RESULTS=dir
-	$(RUN) -m reproductions.tables --rows maml both --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(RESULTS),--results $(RESULTS))
-	$(RUN) -m sharp_maml train theory/networks/regime.toml data=$(or $(RESULTS),results)/data/synthetic-images-16-100 \
-	  --directory $(or $(RESULTS),results)/demo/maml-sgd/seed0
-	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.regime $(foreach row,maml both maml-sgd,$(or $(RESULTS),results)/demo/$(row)/seed*/best.safetensors) \
-	  --data $(or $(RESULTS),results)/data/synthetic-images-16-100 --output $(or $(RESULTS),results)/theory
+numbers = $(shell seq 0 $$(($(or $(SEEDS),3) - 1)))
+runs = $(foreach row,$(2),$(foreach seed,$(numbers),$(or $(RESULTS),results)/$(1)/$(row)/seed$(seed)/))
+finished = $(dir $(wildcard $(addsuffix record.json,$(runs))))
+define measure-regime
+$(RUN) -m reproductions.tables.early $(addsuffix best.safetensors,$(1)) --data $(2)
+OMP_NUM_THREADS=1 $(RUN) -m theory.networks.regime $(foreach run,$(1),$(run)early.safetensors $(run)best.safetensors) --data $(2) \
+  --output $(or $(RESULTS),results)/theory
+endef
+
+# With DATA also at those networks of the tier cpu that have records; it is not trained here.
+regime: $(VENV)/dev  ## is the rate's theorem about trained networks? trains what is missing of the demo tier: SEEDS=n RESULTS=dir DATA=miniimagenet
+	$(RUN) -m reproductions.tables --rows maml low up both --seeds $(or $(SEEDS),3) --jobs $(JOBS) $(if $(RESULTS),--results $(RESULTS))
+	for seed in $(numbers); do $(RUN) -m sharp_maml train theory/networks/regime.toml seed=$$seed \
+	  data=$(or $(RESULTS),results)/data/synthetic-images-16-100 --directory $(or $(RESULTS),results)/demo/maml-sgd/seed$$seed || exit; done
+	$(call measure-regime,$(call runs,demo,maml low up both maml-sgd),$(or $(RESULTS),results)/data/synthetic-images-16-100)
+	$(if $(DATA),$(call measure-regime,$(call finished,cpu,maml low up both low-chosen up-chosen both-chosen),$(DATA)))
 
 counts: $(VENV)/dev  ## stationary points of MAML and ERM on small networks, counted with proof (six minutes): RESULTS=dir
 	OMP_NUM_THREADS=1 $(RUN) -m theory.networks.counts $(if $(RESULTS),--output $(RESULTS)/theory)

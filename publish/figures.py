@@ -29,7 +29,7 @@ from theory.check import calibration
 from theory.check.claim import Verdict
 from theory.check.figures import draw
 from theory.check.verdicts import record
-from theory.networks import certificate, counts, regime
+from theory.networks import certificate, counts, regime_page
 from theory.networks import rate as network_rate
 
 KEY = "Records"
@@ -64,7 +64,7 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
         "calibration": calibration.draw,
         "certificate": certificate.draw,
         "counts": counts.draw,
-        "regime": regime.draw,
+        "regime": regime_page.draw,
         "network-rate": network_rate.draw,
     }.items():
         result = read_result(records / f"theory/{kind}.json", kind)

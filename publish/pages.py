@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from theory.check import calibration
 from theory.check.claim import LEVEL, Item, Verdict
 from theory.check.report import report
 from theory.check.verdicts import record
-from theory.networks import certificate, counts, regime
+from theory.networks import certificate, counts, regime_page
 from theory.networks import rate as network_rate
 
 TIER = "demo"
@@ -53,7 +53,7 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
         "certificate": certificate.table,
         "counts": counts.table,
         "mutants": mutants.page,
-        "regime": regime.table,
+        "regime": regime_page.table,
         "network-rate": network_rate.table,
     }.items():
         result = read_result(records / f"theory/{kind}.json", kind)
@@ -68,7 +68,7 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
     texts[root / "docs/gpu.md"] = bench.gpu_page(read_result(path, "gpu") if path.exists() else None)
     passages = {"clusters": _clusters(read_result(records / "clusters.json", "clusters"))}
     passages |= bench.tables(records) | _accuracies(records) | _landscape(records)
-    passages |= _as_trained(verdicts) | _assumptions(records)
+    passages |= _as_trained(verdicts) | assumptions(records)
     for name in FILLED:
         text = (root / name).read_text(encoding="utf-8")
         for mark, passage in passages.items():
@@ -147,20 +147,10 @@ def larger_and_smaller(items: Sequence[Item]) -> str:
     )
 
 
-def _assumptions(records: Path) -> dict[str, str]:
+def assumptions(records: Path) -> dict[str, str]:
     """What the rate's theorem asks, at the checkpoints of trained networks."""
-    return {"regime": at_checkpoints(read_result(records / "theory/regime.json", "regime").payload)}
-
-
-def at_checkpoints(record: Mapping[str, Any]) -> str:
-    """A line for each question of the regime: at how many trained networks the ratio is above 1, and its range."""
-    trained = [regime.ratios(network) for network in record["networks"] if network["state"] != regime.INITIAL]
-    lines = ["| measured / asked | about | above 1 at | range |", "|---|---|---|---|"]
-    for name, (ratio, about) in regime.QUESTIONS.items():
-        known = [value for ratios in trained if (value := ratios[name]) is not None]
-        above = sum(value > 1 for value in known)
-        lines.append(f"| {ratio} | {about} | {above} of {len(known)} | {regime.shown(known)} |")
-    return "\n".join([*lines, ""])
+    record = read_result(records / "theory/regime.json", "regime").payload
+    return {"regime": "\n".join([*regime_page.verdicts(record), ""])}
 
 
 def _after(result: Result) -> str:

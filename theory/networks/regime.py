@@ -1,21 +1,10 @@
 """Is the rate's theorem about what is trained? `python -m theory.networks.regime CHECKPOINT ... [--data DIR]`.
 
-The constants, steps and radii that the theorem speaks of are measured at conv4 networks: as they began, and as a
-checkpoint has them. Tasks are fixed episodes of the validation classes, with samples drawn anew from the same classes;
-the support loss of a task is the mean over support sets of the episode's size, so that a set is a sample of it with
-batch norm and all. Everything is in float64.
-
-A measurement at a point refutes a constant that it exceeds, and a step that is too long for the curvature found there.
-That a bound or an assumption holds everywhere it cannot show: a ratio of at most 1 means *not refuted here*. Constants
-are those of the losses of single samples, the largest over tasks; elsewhere they may be larger, and those of the
-expected losses may be smaller. ReLU and max-pooling have kinks, so that neither gradient nor Hessian of such a network
-is Lipschitz on all of the space; the quotients say whether that is felt at the length of the steps taken. The theorem's
-update is a multiple of the meta-gradient, which Adam's is not: for a network trained by Adam, eta L_F is that of a
-plain step of the same eta, the largest of its schedule. An order such as O(1/sqrt T) is neither true nor false at a
-single T: what is given is the constant in front of it.
-
-A network is measured once: the same command goes on where it was cut off. Writes a record, a figure and a table. Read
-next: `local.py`, `theory/rate/theorem.py`.
+The constants, steps and radii that the theorem speaks of are measured at conv4 networks: as they began, and as each
+checkpoint has them. What was measured is kept: the same command goes on where it was cut off, and a start that several
+networks share is measured once. Writes a record, a figure and a table; a record that lies there keeps its networks of
+other data, so that one command for each data set makes a record of all. Read next: `local.py`, which has the
+estimators; `regime_page.py`, which says what is shown.
 """
 
 from __future__ import annotations
@@ -23,19 +12,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from matplotlib import style
-from matplotlib.figure import Figure
 from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -47,19 +32,18 @@ from sharp_maml import (
     Config,
     DataError,
     Episode,
-    Estimate,
     Model,
     Params,
     Protocol,
     Result,
     episode,
-    interval_over_seeds,
     keep_freed_memory,
     load_checkpoint,
     meta_gradient,
     norm,
     open_dataset,
     provenance,
+    read_result,
     sources,
     trained_params,
     write_atomically,
@@ -67,31 +51,15 @@ from sharp_maml import (
 from sharp_maml import (
     network as network_of,
 )
-from synthetic import Constants
-from theory.check.verdicts import commit_of, write_page
-from theory.networks.local import SCALES, of_task, of_tasks
-from theory.rate.theorem import bias, evaluate, rate, smoothness, variance_fresh, variance_shared
+from theory.check.verdicts import write_page
+from theory.networks.local import Gradient, of_task, of_tasks
+from theory.networks.regime_page import INITIAL, draw, table
 
 SPLIT = "validation"
 IMAGES = Path("results/data/synthetic-images-16-100")
 """Where the demo tier of the table leaves its images."""
-INITIAL = "initial"
-"""The state of a network before its training."""
-
-QUESTIONS = {
-    "step": ("eta L_F", "assumed: a step of at most 1/L_F"),
-    "fold": ("beta times the largest inner eigenvalue", "not assumed; above 1 an inner step folds space (Lemma 1)"),
-    "L1": (
-        "gradient: quotient / abs. eigenvalue",
-        "A1: the quotients along a step do not exceed the curvature at its start",
-    ),
-    "L2": ("Hessian: quotient at step/100 / at step", "A1: a Lipschitz constant does not depend on the length"),
-    "smoothness": ("L_F / (kappa^2 Lq + beta L2 L0)", "the formula for L_F"),
-    "bias": ("bias / b", "the formula for the bias of the meta-gradient"),
-    "informative": ("b / norm of grad F", "above 1 the theorem allows a bias as large as the gradient"),
-    "bound": ("G / norm of grad F", "at the longest step allowed; above 1 the rate says nothing here"),
-}
-"""Ratios of which at most 1 agrees with the theorem: what each is called, and what it is about."""
+OUTER = ("optimizer", "beta_up", "schedule")
+"""Settings of the outer step, which nothing that is measured depends on."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +108,20 @@ class Network:
             INITIAL: {name: value.double() for name, value in start.items()},
             path.stem: {name: value.double() for name, value in trained_params(self.checkpoint, start).items()},
         }
-        exact = partial(
-            meta_gradient, self.loss, beta_low=config.beta_low, steps=config.steps, query_loss=self.query_loss
-        )
-        self.exact = exact
-        self.algorithm = partial(
-            exact, alpha_low=config.alpha_low, alpha_up=config.alpha_up, perturbation=config.perturbation
+        # before its training a network has no variant: what it is like is MAML's
+        self.configs = {INITIAL: replace(config, alpha_low=0.0, alpha_up=0.0), path.stem: config}
+
+    def gradient(self, config: Config) -> Gradient:
+        """The meta-gradient of a configuration."""
+        return partial(
+            meta_gradient,
+            self.loss,
+            beta_low=config.beta_low,
+            steps=config.steps,
+            query_loss=self.query_loss,
+            alpha_low=config.alpha_low,
+            alpha_up=config.alpha_up,
+            perturbation=config.perturbation,
         )
 
     def loss(self, params: Params, batch: Batch) -> Tensor:
@@ -181,14 +157,13 @@ class Network:
         """The constants at one of the states: of the tasks, of the meta-batches, and the norm of the parameters."""
         params, size = self.states[state], self.config.meta_batch
         inner: dict[str, Any] = {"beta_low": self.config.beta_low, "steps": self.config.steps}
+        algorithm, exact = self.gradient(self.configs[state]), self.gradient(self.configs[INITIAL])
         tasks, meta_batches = [], []
         batches = range(settings.meta_batches)
         for b in track(batches, description=description, transient=True, disable=not sys.stderr.isatty()):
             drawn = [self.task(size * b + m, settings) for m in range(size)]
             tasks.append(of_task(self.loss, self.query_loss, params, drawn[0], seed=settings.seed + b, **inner))
-            meta_batches.append(
-                of_tasks(self.loss, self.query_loss, self.algorithm, self.exact, params, drawn, **inner)
-            )
+            meta_batches.append(of_tasks(self.loss, self.query_loss, algorithm, exact, params, drawn, **inner))
         return {"parameter_norm": float(norm(params)), "tasks": tasks, "meta_batches": meta_batches}
 
 
@@ -216,251 +191,82 @@ def config_of(path: Path, checkpoint: Checkpoint) -> Config:
     return config
 
 
-def average(values: Sequence[float]) -> Estimate:
-    """A mean over tasks or meta-batches with Student's 95 per cent interval."""
-    return interval_over_seeds(list(values))
-
-
-def quotient(found: Mapping[str, Any], constant: str, scale: float) -> float:
-    """The largest quotient of a network at a scale, over tasks and both directions."""
-    return max(
-        float(task[f"{constant} {name} {scale:g}"]) for task in found["tasks"] for name in ("gradient", "random")
-    )
-
-
-def constants(found: Mapping[str, Any]) -> Constants:
-    """The theorem's constants as measured, the largest over tasks; L2 is that along the inner step."""
-    largest = {name: max(task[name] for task in found["tasks"]) for name in ("L0", "L1", "Lq", "sg", "sH", "sq")}
-    return Constants(L2=quotient(found, "L2", 1.0), **largest)
-
-
-def root(squares: Sequence[float]) -> tuple[float, float, float]:
-    """Root of the mean of estimated squares, which may be negative, and of its interval's ends; 0 for negative ones."""
-    of = average(squares)
-    mean, low, high = (math.sqrt(max(value, 0.0)) for value in (of.mean, of.low, of.high))
-    return mean, low, high
-
-
-def ratios(found: Mapping[str, Any]) -> dict[str, float | None]:
-    """For each question, what was measured over what the theorem asks; at most 1 agrees with it.
+def measure(path: Path, data: Path, settings: Settings, kept: Path) -> list[dict[str, Any]]:
+    """What a checkpoint's network is like as it began and as it is.
 
     Args:
-        found: A network of the record.
-
-    Returns:
-        The ratios by question; None for formulas of one inner step where there are several, and for a share of the
-        gradient whose square was estimated as negative.
-    """
-    config, known = found["config"], constants(found)
-    beta, eta = config["beta_low"], config["beta_up"]
-    largest = max(batch["L_F"] for batch in found["meta_batches"])
-    ratio: dict[str, float | None] = dict.fromkeys(QUESTIONS)
-    ratio["step"], ratio["fold"] = eta * largest, beta * max(task["high"] for task in found["tasks"])
-    ratio["L1"] = max(quotient(found, "L1", scale) for scale in SCALES) / known.L1
-    ratio["L2"] = quotient(found, "L2", SCALES[-1]) / known.L2
-    if config["steps"] != 1:
-        return ratio
-    slope, _, _ = root([batch["slope^2"] for batch in found["meta_batches"]])
-    values = {"beta": beta, "alpha_up": config["alpha_up"], "alpha_low": config["alpha_low"]}
-    formula = evaluate(smoothness, known, beta=beta)
-    bound = evaluate(bias, known, **values)
-    # cross-entropy is not negative, so that F itself is at least F - inf F
-    values |= {
-        "Delta": average([batch["loss"] for batch in found["meta_batches"]]).mean,
-        "M": config["meta_batch"],
-        "T": config["iterations"],
-        "eta": min(eta, 1 / formula),
-    }
-    is_perturbed = config["alpha_up"] > 0 or config["alpha_low"] > 0
-    square = evaluate(rate(variance_shared if is_perturbed else variance_fresh), known, **values)
-    ratio["smoothness"] = largest / formula
-    ratio["bias"] = root([batch["bias^2"] for batch in found["meta_batches"]])[0] / bound
-    if slope > 0:
-        ratio["informative"], ratio["bound"] = bound / slope, math.sqrt(square) / slope
-    return ratio
-
-
-def groups(record: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """The networks by row and state: those that differ by the training seed alone."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for network in record["networks"]:
-        found.setdefault(f"{network['row']}, {network['state']}", []).append(network)
-    return found
-
-
-def shown(values: Sequence[float]) -> str:
-    """The range of a ratio over seeds, bold where any exceeds 1."""
-    if not values:
-        return "unknown"
-    low, high = (f"{float(f'{value:.2g}'):g}" for value in (min(values), max(values)))
-    text = low if low == high else f"{low} to {high}"
-    return f"**{text}**" if max(values) > 1 else text
-
-
-def table(result: Result, link: str) -> str:
-    """The result in markdown, which links its record."""
-    record = result.payload
-    first, second = (" ".join(part.split()) for part in (__doc__ or "").split("\n\n")[1:3])
-    settings = record["settings"]
-    by_group = groups(record)
-    lines = [
-        "# The regime of trained networks",
-        "",
-        first,
-        "",
-        second,
-        "",
-        f"{settings['meta_batches']} meta-batches, {settings['samples']} samples of every task; "
-        f"{commit_of(result.provenance)}. "
-        "Intervals are Student's, 95 per cent, over meta-batches or over the first task of each.",
-        *(["", result.caveat] if result.caveat else []),
-        "",
-        "## What holds, and by what factor it does not",
-        "",
-        "Each number is what was measured over what the theorem asks; its range is that over training seeds, and it is "
-        "bold where it exceeds 1. kappa = 1 + beta L1; b bounds the bias and G the root of the mean squared gradient "
-        "(`theory/rate/theorem.py`), both with the constants measured here. Unknown are formulas of one inner step "
-        "where there are several, and shares of a gradient whose square was estimated as negative. Rows of one seed "
-        "begin as the same network: eigenvalues, quotients and L_F of their initial states are one measurement.",
-        "",
-        f"| ratio | | above 1 in | {' | '.join(by_group)} |",
-        "|---|---|---|" + "---|" * len(by_group),
-    ]
-    of_group = [[ratios(network) for network in networks] for networks in by_group.values()]
-    for name, (ratio, about) in QUESTIONS.items():
-        columns = [[value for one in of if (value := one[name]) is not None] for of in of_group]
-        known = [value for column in columns for value in column]
-        above = f"{sum(value > 1 for value in known)} of {len(known)}"
-        lines.append(f"| {ratio} | {about} | {above} | {' | '.join(map(shown, columns))} |")
-    lines += [
-        "",
-        "![ratios and quotients](regime.png)",
-        "",
-        "*Left: how the quotients of the Hessian grow as the length of the difference shrinks, largest over tasks and "
-        "directions; a Lipschitz Hessian would bound them. Right: the ratios of the table, a point a network.*",
-        "",
-        "## Steps and radii",
-        "",
-        "Radii and the longest inner step over the norm of the parameters, and the constants in front of the orders "
-        "that the theorem prescribes.",
-        "",
-        "| network | step | optimizer | alpha_low / norm | alpha_up / norm | inner step / norm | beta_low sqrt T | "
-        "beta_up sqrt T | alpha_up sqrt T | alpha_low |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for network in record["networks"]:
-        config, length = network["config"], network["parameter_norm"]
-        numbers = [
-            config["alpha_low"] / length,
-            config["alpha_up"] / length,
-            max(task["step"] for task in network["tasks"]) / length,
-            *(config[name] * math.sqrt(config["iterations"]) for name in ("beta_low", "beta_up", "alpha_up")),
-            config["alpha_low"],
-        ]
-        cells = [f"{network['step']} of {config['iterations']}", f"{config['optimizer']}, {config['schedule']}"]
-        cells += [f"{number:.3g}" for number in numbers]
-        lines.append(f"| {network['name']} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "## Numbers of the tasks",
-        "",
-        "Means over tasks. Eigenvalues are of the Hessian of one support loss; L2 is the larger of the two quotients "
-        "along the inner step and a random direction of its length; sH is a proxy, off by a factor of at most sqrt 2.",
-        "",
-        "| network | smallest eigenvalue | largest | L2 | L0 | Lq | norm of support gradient | sg | sH | sq |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for network in record["networks"]:
-        tasks = network["tasks"]
-        every = [[task[name] for task in tasks] for name in ("low", "high", "L0", "Lq", "slope", "sg", "sH", "sq")]
-        every.insert(2, [max(task["L2 gradient 1"], task["L2 random 1"]) for task in tasks])
-        lines.append(f"| {network['name']} | {' | '.join(f'{average(values):.3g}' for values in every)} |")
-    lines += [
-        "",
-        "## Numbers of the meta-objective",
-        "",
-        "Means over meta-batches. Bias and gradient are roots of mean squares, each made of two halves of the samples "
-        "so that their noise cancels; the intervals hold the Monte Carlo error. With N samples in a half, about one "
-        "part in N of the bias is missed. The bias is to the theorem's F, whose inner step follows the expected "
-        "support loss; of the mean over support sets of one size, MAML's meta-gradient has no bias by definition.",
-        "",
-        "| network | F | smallest eigenvalue | largest | norm of grad F | norm of the bias | bias / gradient |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for network in record["networks"]:
-        batches = network["meta_batches"]
-        estimates = " | ".join(f"{average([one[name] for one in batches]):.3g}" for name in ("loss", "low", "high"))
-        (slope, *of_slope), (error, *of_error) = (root([one[key] for one in batches]) for key in ("slope^2", "bias^2"))
-        lines.append(
-            f"| {network['name']} | {estimates} | {slope:.3g} [{of_slope[0]:.2g}, {of_slope[1]:.2g}] | "
-            f"{error:.3g} [{of_error[0]:.2g}, {of_error[1]:.2g}] | {shown([error / slope] if slope else [])} |"
-        )
-    return "\n".join([*lines, "", f"[Record]({link}).", ""])
-
-
-def draw(record: Mapping[str, Any], path: Path) -> None:
-    """Quotients of the Hessian against the length, and all ratios."""
-    by_group = groups(record)
-    with style.context("sharp_maml.paper"):
-        figure = Figure(figsize=(6.8, 3.6), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
-        for place, (name, networks) in enumerate(by_group.items()):
-            colour = f"C{place}"
-            for network in networks:
-                label = name if network is networks[0] else None
-                left.plot(SCALES, [quotient(network, "L2", scale) for scale in SCALES], "o-", color=colour)
-                known = [(i, value) for i, value in enumerate(ratios(network).values()) if value]
-                height = np.array([i for i, _ in known]) + 0.09 * (place - (len(by_group) - 1) / 2)
-                right.plot([value for _, value in known], height, "o", color=colour, label=label)
-        left.set(xscale="log", yscale="log", xlabel="length, in inner steps", ylabel="quotient of the Hessian")
-        right.axvline(1, color="0.4", ls="--", lw=1)
-        right.set(xscale="log", xlabel="measured / what the theorem asks", ylim=(len(QUESTIONS) - 0.5, -0.5))
-        right.set_yticks(range(len(QUESTIONS)), [ratio for ratio, _ in QUESTIONS.values()])
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        figure.savefig(path, metadata={"Software": None})
-
-
-def measure(path: Path, data: Path, settings: Settings, kept: Path) -> dict[str, dict[str, Any]]:
-    """What a checkpoint's network is like as it began and as it is; what was measured before is read.
-
-    Args:
-        path: The checkpoint.
+        path: The checkpoint, `ROW/seedN/STATE.safetensors`.
         data: The data that it was trained on.
         settings: How to measure.
-        kept: Folder of what was measured, a file per state of a network.
+        kept: Folder of what was measured, a file for everything on which that depends.
 
     Returns:
-        Two networks of the record, by a digest of all that they depend on.
+        Two networks of the record; the first is equal for all checkpoints of one start and one outer step.
 
     Raises:
         CheckpointError, DataError, ValueError: See `Network`.
     """
     network = Network(path, data)
-    config, metadata = network.config, network.checkpoint.metadata
-    row, code, found = path.absolute().parent.parent.name, sources("theory.networks.local"), {}
-    for state in network.states:
+    metadata, of_row = network.checkpoint.metadata, path.absolute().parent.parent.name
+    code, found = sources("theory.networks.local"), []
+    for state, config in network.configs.items():
+        is_start = state == INITIAL
+        row = "all rows" if is_start else of_row
         identity = {
             "name": f"{row}, seed {config.seed}, {state}",
             "row": row,
             "state": state,
-            "step": 0 if state == INITIAL else metadata["progress"]["step"],
-            "tensors_digest": None if state == INITIAL else metadata["tensors_digest"],
+            "step": 0 if is_start else metadata["progress"]["step"],
+            "tensors_digest": None if is_start else metadata["tensors_digest"],
             "config": config.to_dict(),
             "config_digest": config.digest,
+            "data": network.dataset.name,
             "data_digest": network.dataset.digest,
             "settings": asdict(settings),
             "sources": code,
+            "trained": None if is_start else metadata["provenance"],
         }
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-        place = kept / f"{digest}.json"
-        if not place.exists():
-            began, origin = time.perf_counter(), provenance()
-            values = network.measured(state, settings, str(identity["name"]))
-            origins = {"trained": metadata["provenance"], "measured": origin, "seconds": time.perf_counter() - began}
-            write_atomically(place, json.dumps({**identity, **origins, **values}).encode())
-            print(f"{identity['name']}: {origins['seconds']:.0f} s", flush=True)
-        found[digest] = json.loads(place.read_text(encoding="utf-8"))
+        found.append(identity | _measurement(network, state, identity, kept))
     return found
+
+
+def _measurement(network: Network, state: str, identity: Mapping[str, Any], kept: Path) -> dict[str, Any]:
+    """The constants at a state, the seconds they took and what measured them; read where they were measured before."""
+    decisive = {name: identity[name] for name in ("step", "tensors_digest", "data_digest", "settings", "sources")}
+    decisive["config"] = {name: value for name, value in identity["config"].items() if name not in OUTER}
+    place = kept / f"{hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]}.json"
+    if not place.exists():
+        began, origin = time.perf_counter(), provenance()
+        values = network.measured(state, Settings(**identity["settings"]), identity["name"])
+        origins = {"measured": origin, "seconds": time.perf_counter() - began}
+        write_atomically(place, json.dumps({**origins, **values}).encode())
+        print(f"{identity['name']}: {origins['seconds']:.0f} s", flush=True)
+    found: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
+    return found
+
+
+def of_other_data(record: Path, networks: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The networks of a record that lie beside those measured now.
+
+    Args:
+        record: Where it lies, or would.
+        networks: Networks that were measured now, all on one data set.
+
+    Returns:
+        Those on other data that were measured in the same way by the same code; of all others it is said that they are
+        left out.
+
+    Raises:
+        RecordError: The record is damaged.
+    """
+    if not record.exists():
+        return []
+    (new, *_), before = networks, read_result(record, "regime").payload["networks"]
+    others = [network for network in before if network["data_digest"] != new["data_digest"]]
+    same = [network for network in others if all(network[name] == new[name] for name in ("settings", "sources"))]
+    if left_out := len(others) - len(same):
+        print(f"{record}: {left_out} networks of other data are left out, measured by other code or settings")
+    return same
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -486,10 +292,13 @@ def main(arguments: list[str] | None = None) -> int:
         torch.set_num_threads(1)
         keep_freed_memory()
         origin = provenance(module="theory.networks.local")  # the code may change meanwhile
-        networks: dict[str, dict[str, Any]] = {}
+        networks: list[Mapping[str, Any]] = []
         for path in options.checkpoints:
-            networks |= measure(path, options.data, settings, options.output / "regime")
-        payload = {"settings": asdict(settings), "networks": list(networks.values())}
+            found = measure(path, options.data, settings, options.output / "regime")
+            networks += [network for network in found if network not in networks]
+        networks += of_other_data(options.output / "regime.json", networks)
+        networks.sort(key=lambda network: str(network["data"]))
+        payload = {"settings": asdict(settings), "networks": networks}
         write_page(Result("regime", origin, payload), options.output, draw=draw, page=table)
     except KeyboardInterrupt:
         print("stopped; what was measured is kept: the same command goes on from there")

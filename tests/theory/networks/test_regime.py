@@ -1,23 +1,24 @@
-"""The measurement of a tiny network, from its checkpoint, and what the page makes of a record."""
+"""The measurement of a tiny network, from its checkpoint, and which networks a record has."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sharp_maml import Config, Protocol, Result, build, episode, load_checkpoint, read_result, save_checkpoint, sources
+from reproductions.tables.early import train_early
+from sharp_maml import Config, Protocol, build, episode, load_checkpoint, open_dataset, read_result, save_checkpoint
 from sharp_maml.train import train
 from tests.sharp_maml.tiny import tiny_config, tiny_dataset
+from tests.theory.networks.found import FOUND
 from theory.check.verdicts import TRACKED
 from theory.networks import regime
 from theory.networks.local import sample
-from theory.networks.regime import Network, Settings, main, ratios, table
+from theory.networks.regime import Network, Settings, main
+from theory.networks.regime_page import table
 
-ORIGIN = {"commit": "c", "dirty": False, "sources": {}}
-RECORD = {"settings": {"meta_batches": 2, "samples": 8}}
 SMALL = Settings(meta_batches=1, samples=4)
 
 
@@ -76,77 +77,14 @@ def test_on_single_samples_its_meta_gradient_is_that_of_the_trainer(run, tmp_pat
     tasks = [sample(network.task(m, SMALL), 1) for m in range(2)]
     plain = [type(task)(*(type(half)(half.inputs[0], half.targets[0]) for half in task)) for task in tasks]
     expected = build(network.config, channels=3).method.gradient(params, plain).grad
-    found = network.algorithm(params, tasks).grad
+    found = network.gradient(network.configs["best"])(params, tasks).grad
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-8, atol=1e-11)
-    without = network.exact(params, tasks).grad
-    assert any(not torch.allclose(without[name], value, rtol=1e-3) for name, value in expected.items())
-
-
-FOUND = {
-    "row": "both",
-    "state": "best",
-    "name": "both, seed 0, best",
-    "step": 100,
-    "parameter_norm": 10.0,
-    "config": {
-        "beta_low": 0.5, "beta_up": 0.01, "alpha_low": 0.1, "alpha_up": 0.2, "steps": 1, "iterations": 100,
-        "meta_batch": 4, "optimizer": "adam", "schedule": "constant", "seed": 0,
-    },
-    "tasks": [
-        {
-            "low": -1.0, "high": 4.0, "L0": 2.0, "L1": 4.0, "Lq": 3.0, "sg": 0.3, "sH": 0.5, "sq": 0.7,
-            "slope": 1.0, "step": 0.5,
-            **{f"L1 {name} {scale:g}": 4 / scale for name in ("gradient", "random") for scale in regime.SCALES},
-            **{f"L2 {name} {scale:g}": 6 / scale for name in ("gradient", "random") for scale in regime.SCALES},
-        }
-    ],
-    "meta_batches": [
-        {"loss": 1.0, "low": -2.0, "high": 20.0, "L_F": 20.0, "bias^2": 0.04, "slope^2": 0.25},
-        {"loss": 2.0, "low": -3.0, "high": 10.0, "L_F": 10.0, "bias^2": -0.02, "slope^2": 0.25},
-    ],
-}  # fmt: skip
-
-
-def test_ratios_are_those_of_the_theorem_written_out() -> None:
-    found = ratios(FOUND)
-    kappa, formula = 1 + 0.5 * 4, 9 * 3 + 0.5 * 6 * 2
-    b = formula * 0.2 + 0.5 * (kappa * 3 * 4 + 6 * 2) * 0.1 + 3 * 0.5 * 0.3 * math.sqrt(9 + 0.25 * 0.25)
-    without = formula * 0.2 + 0.5 * (kappa * 3 * 4 + 6 * 2) * 0.1
-    noise = math.sqrt((9 * 0.49 + 0.25 * (kappa * 3 * 0.3 + 0.5 * 2) ** 2) / 4)
-    lam = 0.01 * formula
-    rest = 2 * 1.5 / (0.01 * 100) + lam * (b**2 + (noise + without) ** 2)
-    G = ((1 - lam) * b + math.sqrt((1 - lam) ** 2 * b**2 + (2 - lam) * rest)) / (2 - lam)
-    expected = {
-        "step": 0.01 * 20, "fold": 0.5 * 4, "L1": 100.0, "L2": 100.0, "smoothness": 20 / formula,
-        "bias": 0.1 / b, "informative": b / 0.5, "bound": G / 0.5,
-    }  # fmt: skip
-    assert found == pytest.approx(expected)
-    assert list(found) == list(regime.QUESTIONS)
-
-
-def test_a_step_that_is_too_long_is_bounded_at_the_longest_that_is_allowed() -> None:
-    long = {**FOUND, "config": {**FOUND["config"], "beta_up": 1.0}}
-    allowed = {**FOUND, "config": {**FOUND["config"], "beta_up": 1 / (9 * 3 + 0.5 * 6 * 2)}}
-    assert ratios(long)["step"] == pytest.approx(20)
-    assert ratios(long)["bound"] == pytest.approx(ratios(allowed)["bound"])
-
-
-def test_formulas_of_one_inner_step_say_nothing_of_several() -> None:
-    several = ratios({**FOUND, "config": {**FOUND["config"], "steps": 5}})
-    assert [name for name, value in several.items() if value is None] == ["smoothness", "bias", "informative", "bound"]
-    networks = [{**FOUND, "config": {**FOUND["config"], "steps": 5}}]
-    page = table(Result("regime", ORIGIN, {**RECORD, "networks": networks}), "regime.json")
-    assert page.count("| unknown |") == 4
-
-
-def test_of_a_gradient_whose_square_is_estimated_as_negative_no_share_is_given() -> None:
-    batches = [{**batch, "slope^2": -0.1} for batch in FOUND["meta_batches"]]
-    found = ratios({**FOUND, "meta_batches": batches})
-    assert [name for name, value in found.items() if value is None] == ["informative", "bound"]
-    networks = [{**FOUND, "meta_batches": batches}]
-    page = table(Result("regime", ORIGIN, {**RECORD, "networks": networks}), "regime.json")
-    assert page.count("| unknown |") == 3
+    maml = build(replace(network.config, alpha_low=0.0, alpha_up=0.0), channels=3).method.gradient(params, plain).grad
+    without = network.gradient(network.configs["initial"])(params, tasks).grad
+    for name, value in maml.items():
+        torch.testing.assert_close(without[name], value, rtol=1e-8, atol=1e-11)
+    assert any(not torch.allclose(maml[name], value, rtol=1e-3) for name, value in expected.items())
 
 
 @pytest.mark.slow
@@ -154,7 +92,7 @@ def test_the_command_writes_record_figure_and_page_and_measures_nothing_twice(ru
     path, data = run
     arguments = [str(path), "--data", str(data), "--meta-batches", "1", "--samples", "4", "--output", str(tmp_path)]
     assert main(arguments) == 0
-    assert "both, seed 0, initial: " in capsys.readouterr().out
+    assert "all rows, seed 0, initial: " in capsys.readouterr().out
     result = read_result(tmp_path / "regime.json", "regime")
     record = result.payload
     assert (tmp_path / "REGIME.md").read_text() == table(result, "regime.json")
@@ -165,6 +103,84 @@ def test_the_command_writes_record_figure_and_page_and_measures_nothing_twice(ru
     monkeypatch.setattr(Network, "measured", None)
     assert main(arguments) == 0
     assert read_result(tmp_path / "regime.json", "regime").payload == record
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[tuple[str, str, float]]:
+    """Nothing is measured: what would have been, as variant, state and outer step of the network."""
+    called: list[tuple[str, str, float]] = []
+
+    def stand_in(self, state, settings, description=""):
+        called.append((self.config.variant, state, self.config.beta_up))
+        return {name: FOUND[name] for name in ("parameter_norm", "tasks", "meta_batches")}
+
+    monkeypatch.setattr(Network, "measured", stand_in)
+    return called
+
+
+def trained_as(place: Path, data: Path, state: str = "best", **settings: object) -> Path:
+    """A checkpoint in a folder for its row."""
+    train(tiny_config(queries=2, iterations=1, validate_every=1, **settings), tiny_dataset(data), place / "seed0")
+    return (place / "seed0/best.safetensors").rename(place / f"seed0/{state}.safetensors")
+
+
+def test_a_start_that_several_networks_share_is_measured_once(tmp_path, measured) -> None:
+    data = tmp_path / "data"
+    paths = [
+        trained_as(tmp_path / "maml", data),
+        trained_as(tmp_path / "both", data, alpha_low=0.05, alpha_up=0.01),
+        trained_as(tmp_path / "maml-sgd", data, optimizer="sgd", beta_up=0.5),
+        trained_as(tmp_path / "other", data, seed=1),
+    ]
+    assert main([*map(str, paths), "--data", str(data), "--output", str(tmp_path)]) == 0
+    starts = [variant for variant, state, _ in measured if state == "initial"]
+    assert starts == ["maml", "maml"]  # seeds 0 and 1
+    networks = read_result(tmp_path / "regime.json", "regime").payload["networks"]
+    assert [network["name"] for network in networks if network["step"] == 0] == [
+        "all rows, seed 0, initial", "all rows, seed 0, initial", "all rows, seed 1, initial",
+    ]  # fmt: skip
+    of_start = [network["config"] for network in networks if network["step"] == 0]
+    assert [config["beta_up"] for config in of_start] == [0.01, 0.5, 0.01]
+    assert {config["alpha_low"] for config in of_start} == {0.0}
+    assert [network["row"] for network in networks if network["step"]] == ["maml", "both", "maml-sgd", "other"]
+
+
+def test_a_state_along_the_training_is_measured_beside_its_end(run, tmp_path, measured) -> None:
+    path, data = run
+    early = train_early(path, data)
+    assert main([str(early), str(path), "--data", str(data), "--output", str(tmp_path)]) == 0
+    networks = read_result(tmp_path / "regime.json", "regime").payload["networks"]
+    assert [(one["state"], one["step"]) for one in networks] == [
+        ("initial", 0),
+        ("early", 1),
+        ("best", networks[2]["step"]),
+    ]
+    assert networks[2]["step"] > 1
+
+
+def test_the_command_keeps_the_networks_of_other_data_that_were_measured_alike(tmp_path, measured, capsys) -> None:
+    place = tmp_path / "out"
+    arguments = {}
+    for name, seed in (("one", 0), ("two", 5)):
+        tiny_dataset(tmp_path / name, seed=seed)
+        path = tmp_path / name / "maml/seed0/best.safetensors"
+        config = tiny_config(queries=2, iterations=1, validate_every=1)
+        train(config, open_dataset(tmp_path / name), path.parent)
+        arguments[name] = [str(path), "--data", str(tmp_path / name), "--output", str(place)]
+
+    def digests() -> list[str]:
+        return [one["data_digest"] for one in read_result(place / "regime.json", "regime").payload["networks"]]
+
+    assert main(arguments["one"]) == 0
+    first = digests()
+    assert main(arguments["two"]) == 0
+    assert len(digests()) == 4
+    assert set(first) < set(digests())
+    assert main(arguments["two"]) == 0
+    assert len(digests()) == 4
+    assert main([*arguments["one"], "--samples", "4"]) == 0
+    assert digests() == first
+    assert "2 networks of other data are left out, measured by other code or settings" in capsys.readouterr().out
 
 
 def test_what_is_missing_or_does_not_fit_is_named(run, tmp_path, capsys) -> None:
@@ -185,19 +201,13 @@ def test_what_is_missing_or_does_not_fit_is_named(run, tmp_path, capsys) -> None
     assert "is not a checkpoint of the trainer" in error(tmp_path / "bare.safetensors")
 
 
-def test_a_record_of_other_code_is_said_to_be_one() -> None:
-    payload = read_result(TRACKED / "regime.json", "regime").payload
-    code = sources("theory.networks.local")
-    assert "earlier code" not in table(Result("regime", {**ORIGIN, "sources": code}, payload), "")
-    code["theory.networks.local"] = "0" * 16
-    page = table(Result("regime", {**ORIGIN, "sources": code}, payload), "")
-    assert "**Measured by earlier code**: theory.networks.local changed since; `make regime` measures anew." in page
-
-
 def test_the_networks_of_the_tracked_record_were_measured_by_one_committed_code() -> None:
     result = read_result(TRACKED / "regime.json", "regime")
     record = result.payload
     assert not result.provenance["dirty"]
     assert all(network["sources"] == result.provenance["sources"] for network in record["networks"])
-    by_sgd = Config.from_toml(Path(regime.__file__).with_name("regime.toml")).digest
-    assert {network["config_digest"] for network in record["networks"] if network["row"] == "maml-sgd"} == {by_sgd}
+    sgd = Config.from_toml(Path(regime.__file__).with_name("regime.toml"))
+    of_sgd = [network for network in record["networks"] if network["config"]["optimizer"] == "sgd"]
+    assert of_sgd
+    for network in of_sgd:
+        assert network["config_digest"] == replace(sgd, seed=network["config"]["seed"]).digest
