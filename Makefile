@@ -67,8 +67,8 @@ unit: $(VENV)/dev
 theory-tests: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -m theory -n $(JOBS) --dist loadfile
 
-theory: $(VENV)/dev  ## all claims and their controls, with report and figures: BUDGET=smoke|test|full
-	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
+theory: $(VENV)/dev  ## all claims and their controls, with report and figures: BUDGET=smoke|test|full ONLY="claim ..."
+	OMP_NUM_THREADS=1 $(RUN) -m theory --budget $(BUDGET) $(if $(ONLY),--only $(ONLY)) $(if $(RESULTS),--output $(RESULTS)/theory)
 
 calibration: $(VENV)/dev  ## how often the claims' rules err, under planted truths and their own noise: BUDGET=test|full
 	OMP_NUM_THREADS=1 $(RUN) -m theory.check.calibration --budget $(BUDGET) $(if $(RESULTS),--output $(RESULTS)/theory)
