@@ -253,7 +253,7 @@ def test_the_fragment_is_typeset_by_latex(tmp_path):
     assert run(code, next(path for path in PATHS if path.stem.startswith("02")), tmp_path).returncode == 0
     text = (tmp_path / "appendix.tex").read_text()
     assert "\\section{The stationarity rate}" in text
-    assert re.findall(r"\\label\{fig:(2\.\d+)\}", text) == [f"2.{number}" for number in range(1, 11)]
+    assert re.findall(r"\\label\{fig:(2\.\d+)\}", text) == ["2.1", "2.2", "2.3"]
     packages = re.search(r"Needs ([\w, ]+)\.", text)[1].replace(" ", "")
     preamble = f"\\documentclass{{article}}\\usepackage{{{packages}}}"
     (tmp_path / "paper.tex").write_text(f"{preamble}\\begin{{document}}\\input{{appendix}}\\end{{document}}")
