@@ -117,9 +117,9 @@ clusters: $(VENV)/dev  ## what handing cells to Ray costs, on a cluster of this 
 mutants: $(VENV)/dev  ## mistakes seeded into the sources, one at a time, and who notices (a quarter of an hour): RESULTS=dir
 	$(RUN) -m tests.theory.mutants $(if $(RESULTS),--output $(RESULTS)/theory)
 
-torture: $(VENV)/dev  ## damaged inputs, kills, numbers under stress (an hour): INPUTS=n KILLS=n ITERATIONS=n RESULTS=dir
+torture: $(VENV)/dev  ## damaged inputs, kills, numbers under stress (an hour): INPUTS=n KILLS=n CASES="cell ..." ITERATIONS=n RESULTS=dir
 	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.fuzz $(if $(INPUTS),--inputs $(INPUTS)) $(if $(RESULTS),--output $(RESULTS))
-	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.kills $(if $(KILLS),--kills $(KILLS)) $(if $(RESULTS),--output $(RESULTS))
+	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.kills $(if $(KILLS),--kills $(KILLS)) $(if $(CASES),--only $(CASES)) $(if $(RESULTS),--output $(RESULTS))
 	OMP_NUM_THREADS=1 $(RUN) -m tests.torture.numbers $(if $(ITERATIONS),--iterations $(ITERATIONS)) $(if $(RESULTS),--output $(RESULTS))
 
 licences: $(VENV)/dev  ## the licence of everything that is installed, as its own metadata say
