@@ -184,7 +184,7 @@ def _stacked(episodes: Sequence[Episode]) -> Episode:
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes down every operation on tensors while it is the mode, below derivatives and `vmap`, as nodes of a graph.
 
-    `make_fx` records the same and takes eight times as long, mostly for what a compiler would want to know of each
+    `make_fx` records the same and takes several times as long, mostly for what a compiler would want to know of each
     tensor. A tensor that no operation has made, and is no argument, is a constant.
     """
 
