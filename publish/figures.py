@@ -21,10 +21,10 @@ from publish.pages import TIER
 from reproductions.landscape.accuracy import points
 from reproductions.landscape.figures import accuracy_beside_sharpness, landscapes
 from reproductions.sensitivity.figure import drawn
-from reproductions.study import save_figure
 from reproductions.tables.records import tracked_records
 from reproductions.tables.specification import load
 from sharp_maml import read_result, write_atomically
+from sharp_maml.paper import save_figure
 from theory.check import calibration
 from theory.check.claim import Verdict
 from theory.check.figures import draw
@@ -68,14 +68,14 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
         "network-rate": network_rate.draw,
     }.items():
         result = read_result(records / f"theory/{kind}.json", kind)
-        every[theory / f"{kind}.png"] = Drawing(str(result), partial(draw_payload, result.payload))
+        every[theory / f"{kind}.png"] = Drawing(str(result), partial(_drawn, draw_payload, result.payload))
     result = read_result(records / "bench/speed.json", "speed")
-    every[figures / "performance.png"] = Drawing(str(result), partial(bench.draw, result.payload))
+    every[figures / "performance.png"] = Drawing(str(result), partial(_drawn, bench.draw, result.payload))
     for kind, drawn_of in {"landscape": landscapes, "sensitivity": drawn}.items():
         for path in sorted((records / kind).glob("*.json")):
             result = read_result(path, kind)
             name = kind if path.stem == TIER else f"{kind}-{path.stem}"
-            every[figures / f"{name}.png"] = Drawing(str(result), partial(_study, drawn_of, result.payload))
+            every[figures / f"{name}.png"] = Drawing(str(result), partial(_drawn, drawn_of, result.payload))
     return every | _flatness(records, figures)
 
 
@@ -111,7 +111,7 @@ def _flatness(records: Path, figures: Path) -> dict[Path, Drawing]:
         if found:
             shown = partial(accuracy_beside_sharpness, found)
             every[figures / f"flatness-{tier.name}.png"] = Drawing(
-                repr(found) + repr(measured["labels"]), partial(_study, shown, measured["labels"])
+                repr(found) + repr(measured["labels"]), partial(_drawn, shown, measured["labels"])
             )
     return every
 
@@ -120,5 +120,5 @@ def _claim(verdict: Verdict, path: Path) -> None:
     draw(verdict, path.parent)
 
 
-def _study(drawn_of: Callable[[Mapping[str, Any]], Figure], payload: Mapping[str, Any], path: Path) -> None:
+def _drawn(drawn_of: Callable[[Mapping[str, Any]], Figure], payload: Mapping[str, Any], path: Path) -> None:
     save_figure(drawn_of(payload), path)

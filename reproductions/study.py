@@ -1,15 +1,12 @@
-"""What the studies share: where records lie, saving a figure, filling a page, the console."""
+"""What the studies share: where records lie, filling a page, the console."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-
-if TYPE_CHECKING:  # cells import this module, and need no figures
-    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "records"
@@ -21,16 +18,6 @@ WIDTH = 100
 def console(*, highlight: bool = True) -> Console:
     """Standard output: as wide as the terminal, or `WIDTH` columns where there is none."""
     return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=highlight)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure as PNG and, beside it, as PDF, in a folder that is made for it, without date and version."""
-    from matplotlib import style
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with style.context("sharp_maml.paper"):  # ticks are made when they are drawn
-        figure.savefig(path, metadata={"Software": None})
-        figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
 
 
 def rounded(values: Any, digits: int) -> Any:

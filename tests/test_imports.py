@@ -26,7 +26,7 @@ MAY_IMPORT = {
 }
 MEASURED = {f"sharp_maml.{name}" for name in ("base", "compiled", "distributed", "meta", "methods", "models")}
 """What `benchmarks` measure from within: they may import these modules of the core, and its commands."""
-APART = {f"sharp_maml.{name}" for name in ("train", "evaluate", "progress", "classify")}
+APART = {f"sharp_maml.{name}" for name in ("train", "evaluate", "progress", "classify", "paper")}
 """What `__init__` does not import, because a function there would hide the module of its name, or is for few; importing
 from them is importing a public name."""
 CORE = ("base", "tree", "ascent", "meta")

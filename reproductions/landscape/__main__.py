@@ -22,6 +22,7 @@ from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.specification import Table, Tier, cells_of, load
 from sharp_maml import Result, joint_sources, provenance, write_result
+from sharp_maml.paper import save_figure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = options.results / "landscape" / f"{tier.name}.json"
         figure = path.with_suffix(".png")
         write_result(path, result)
-        study.save_figure(landscapes(result.payload), figure)
+        save_figure(landscapes(result.payload), figure)
         console.print(decisions(result.payload))
         console.print(f"record: {path}, figure: {figure}")
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from rich.table import Table as RichTable
 from reproductions.landscape.accuracy import Point, rank_correlation
 from reproductions.landscape.measure import MEASURES
 from sharp_maml import Estimate
+from sharp_maml.paper import say
 
 ACROSS = 4
 """Planes side by side in the figure."""
@@ -31,7 +32,15 @@ def landscapes(record: Mapping[str, Any]) -> Figure:
         top, bottom = figure.subfigures(2, 1, height_ratios=(1.05 * high, 1))  # type: ignore[misc]
         _planes(top, record, rows, high, columns)
         _measures(bottom, record, rows)
+        say(figure, says(record))
     return figure
+
+
+def says(record: Mapping[str, Any]) -> str:
+    """What the figure says, in a sentence."""
+    found = [line["verdict"] for line in record["decisions"]]
+    counts = [f"{found.count(verdict)} {verdict}" for verdict in ("smoother", "less smooth", "not decided")]
+    return f"Of {len(found)} measures of the variants' landscapes, beside MAML's: {', '.join(counts)}."
 
 
 def _planes(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str], high: int, columns: int) -> None:
@@ -99,6 +108,7 @@ def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str])
             axis.set_xlabel(title)
         for axis in axes[:, 0]:
             axis.set_ylabel("accuracy on test classes, %")
+        say(figure, f"The accuracy of {len(found)} networks beside their sharpness: does a flatter one do better?")
         figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 

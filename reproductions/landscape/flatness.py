@@ -19,6 +19,7 @@ from reproductions.landscape.measure import MEASURES
 from reproductions.tables.records import finished_records, tracked_records
 from reproductions.tables.specification import Tier, load
 from sharp_maml import Record, read_result
+from sharp_maml.paper import save_figure
 
 
 def read(tier: Tier, results: Path | None) -> tuple[list[Record], dict[str, Any]]:
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not found:
             raise ValueError(f"tier {options.tier} has no network with both accuracies and measures of its landscape")
         path = (options.results or Path("results")) / "landscape/flatness.png"
-        study.save_figure(figures.accuracy_beside_sharpness(found, measured["labels"]), path)
+        save_figure(figures.accuracy_beside_sharpness(found, measured["labels"]), path)
         for name, title in MEASURES.items():
             r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])
             console.print(f"accuracy against {title}: rank correlation {r:.2f}, {r.n} networks")

@@ -21,6 +21,7 @@ from reproductions.tables.data import prepare_data
 from reproductions.tables.lines import printed_gain
 from reproductions.tables.specification import Table, Tier, cells_of, load
 from sharp_maml import NonFiniteError, Result, joint_sources, keep_freed_memory, provenance, write_result
+from sharp_maml.paper import save_figure
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = options.results / "sensitivity" / f"{tier.name}.json"
         figure = path.with_suffix(".png")
         write_result(path, result)
-        study.save_figure(drawn(result.payload), figure)
+        save_figure(drawn(result.payload), figure)
         for name, estimate in shifts(result.payload["accuracies"]).items():
             console.print(f"{name}: {estimate:+.2f}", highlight=False)
         console.print(f"record: {path}, figure: {figure}")

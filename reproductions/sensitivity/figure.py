@@ -10,6 +10,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from reproductions.sensitivity.measure import REFERENCE, shifts
+from sharp_maml.paper import say
 
 
 def drawn(record: Mapping[str, Any]) -> Figure:
@@ -36,4 +37,8 @@ def drawn(record: Mapping[str, Any]) -> Figure:
         axes.set_xlabel(
             f"shift of the accuracy of {record['label']}, percentage points; lines: gains printed by the source"
         )
+        name, most = max(moved.items(), key=lambda pair: abs(pair[1].mean))
+        least = min(map(abs, record["gains"].values()))
+        moves = f"What moves the accuracy most, {name}, does so by {most.mean:+.2f} points"
+        say(figure, f"{moves}; the least gain printed is {least:.2f}.")
     return figure

@@ -12,9 +12,9 @@ from textwrap import wrap
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from reproductions.study import save_figure
 from reproductions.tables.specification import Row
 from sharp_maml import Estimate, Record, interval_over_seeds
+from sharp_maml.paper import save_figure
 
 
 def validation_curve(records: Sequence[Record]) -> dict[int, Estimate]:

@@ -20,6 +20,7 @@ from rich.table import Table as TerminalTable
 
 from reproductions.study import WIDTH
 from reproductions.tables.lines import Line
+from sharp_maml.paper import save_figure
 
 HEADER = (
     "Method",
@@ -149,7 +150,7 @@ def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str
         plot.legend(loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
         wrapped = [line for note in notes for line in textwrap.wrap(note, 115, subsequent_indent="   ")]
         plot.text(0.01, -0.35 * inch, "\n".join(wrapped), fontsize=7, va="top")
-        plot.savefig(path, bbox_inches="tight")
+    save_figure(plot, path, bbox_inches="tight")
 
 
 def _dots(left: Axes, right: Axes, drawn: Sequence[Line]) -> None:

@@ -14,11 +14,6 @@ from sharp_maml import read_result
 SPEED = read_result(RECORDS / "bench/speed.json", "speed").payload
 
 
-def test_the_figure_is_drawn_from_the_record_alone(tmp_path):
-    page.draw(SPEED, tmp_path / "performance.png")
-    assert (tmp_path / "performance.png").stat().st_size > 10_000
-
-
 def test_a_target_is_met_only_if_every_turn_meets_it():
     for row, line in zip(SPEED["rows"], page.full_table(SPEED).splitlines()[2:], strict=True):
         target = page.TARGETS[int(row["work"].split("@")[1])]

@@ -28,6 +28,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from sharp_maml import Result, clopper_pearson, provenance, sources
+from sharp_maml.paper import say
 from theory.check.budgets import BUDGETS
 from theory.check.claim import LEVEL, registry
 from theory.check.planted import ALPHAS, KINDS, calibrate
@@ -84,6 +85,13 @@ def extreme(record: Mapping[str, Any], outcome: str, level: str, places: Sequenc
         return "1 (no claim)"
     share, name, replications = (max if places == EDGE else min)(points, key=lambda point: point[0])
     return f"{shown(share, replications, 0.05 / len(points))} (`{name}`)"
+
+
+def says(record: Mapping[str, Any]) -> str:
+    """What the figure says, in a sentence."""
+    wrong, right = extreme(record, "supported", "alone", EDGE), extreme(record, "supported", "alone", INSIDE)
+    sentence = f"On an edge of its region a number is supported with probability at most {wrong}, half-way in with at "
+    return f"{sentence}least {right}.".replace("`", "")
 
 
 def headline(record: Mapping[str, Any]) -> str:
@@ -219,7 +227,7 @@ def _curves(claims: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def draw(record: Mapping[str, Any], path: Path) -> None:
+def draw(record: Mapping[str, Any]) -> Figure:
     """The operating curves, a panel a claim."""
     claims = record["claims"]
     rows = math.ceil(len(claims) / 3)
@@ -248,7 +256,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         for row in range(rows):
             figure.axes[3 * row].set_ylabel("probability")
         figure.legend(loc="outside lower center", ncols=3)
-        figure.savefig(path, metadata={"Software": None})
+        say(figure, says(record))
+    return figure
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,6 @@ the rule allows is grey. Each number with its interval is in the report's tables
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -21,10 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from sharp_maml.paper import COLUMN, PAGE, save_figure, say, wrapped
 from theory.check.claim import Curve, Verdict
 
-COLUMN, PAGE = 3.3, 6.8
-"""Inches: a column of a paper, for one panel, and both columns, for several."""
 CONTROL: dict[str, Any] = {"color": "#D55E00", "linestyle": ":", "marker": "x", "markersize": 3.5}
 ALLOWED = "0.91"
 MARKERS = "osD^vP*X"
@@ -111,14 +109,6 @@ def of_controls(verdict: Verdict) -> list[Curve]:
     return [c for name in verdict.claim.controls for c in verdict.evidence[name].curves if c.role == "control"]
 
 
-def wrapped(text: str, width: int) -> str:
-    """A text in as few lines of so many characters as it needs, about equally long; a formula stays whole."""
-    if "$" in text:
-        return text
-    count = len(textwrap.wrap(text, width))
-    return "\n".join(next(rows for n in range(1, width + 1) if len(rows := textwrap.wrap(text, n)) <= count))
-
-
 class Plan(NamedTuple):
     """What a figure says, and what draws it.
 
@@ -155,7 +145,6 @@ def draw(verdict: Verdict, directory: Path) -> Path:
     Returns:
         The path of the PNG file.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     says, panels = plan(verdict.claim.id)
     width = COLUMN if len(panels) == 1 else PAGE
     with style.context("sharp_maml.paper"):
@@ -164,8 +153,7 @@ def draw(verdict: Verdict, directory: Path) -> Path:
         grid = figure.subplots(1, len(panels), squeeze=False)[0]
         for draw_panel, axes in zip(panels, grid, strict=True):
             draw_panel(verdict, axes)
-        title = wrapped(says if verdict.passed else f"Not as expected, {verdict.outcome}: {says}", int(14 * width))
-        figure.suptitle(title)
+        title = say(figure, says if verdict.passed else f"Not as expected, {verdict.outcome}: {says}")
         legend: dict[str, Any] = {}
         for axes in grid:
             legend |= {wrapped(label, 36): of for of, label in zip(*axes.get_legend_handles_labels(), strict=True)}
@@ -175,8 +163,7 @@ def draw(verdict: Verdict, directory: Path) -> Path:
         layout.execute(figure)  # once, for both files
         figure.set_layout_engine(None)
         path = directory / f"{verdict.claim.id}.png"
-        figure.savefig(path, metadata={"Software": None})
-        figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+        save_figure(figure, path)
     return path
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from sharp_maml import (
@@ -28,6 +29,7 @@ from sharp_maml import (
     write_atomically,
     write_result,
 )
+from sharp_maml.paper import save_figure
 from theory.check.claim import LEVEL, Budget, Curve, Evidence, Item, Unit, Verdict, decide, registry
 
 TRACKED = Path(__file__).parents[2] / "records/theory"
@@ -184,13 +186,13 @@ def write_page(
     result: Result,
     directory: Path,
     *,
-    draw: Callable[[Mapping[str, Any], Path], None],
+    draw: Callable[[Mapping[str, Any]], Figure],
     page: Callable[[Result, str], str],
 ) -> None:
-    """Write a result with its figure and its page, `<kind>.json`, `<kind>.png` and `<KIND>.md`, and say so."""
+    """Write a result with its figure and its page, `<kind>.json`, `.png` and `.pdf`, and `<KIND>.md`, and say so."""
     record = directory / f"{result.kind}.json"
     write_result(record, result)
-    draw(result.payload, record.with_suffix(".png"))
+    save_figure(draw(result.payload), record.with_suffix(".png"))
     path = directory / f"{result.kind.upper()}.md"
     write_atomically(path, page(result, record.name).encode())
     Console().print(f"{path}, with record and figure beside it")

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from sharp_maml.paper import wrapped
 from theory.check.claim import LEVEL, Verdict
-from theory.check.figures import ALLOWED, CONTROL, Plan, line, lines, plain_ticks, wrapped
+from theory.check.figures import ALLOWED, CONTROL, Plan, line, lines, plain_ticks
 
 LEAST = 1e-8
 """Probabilities are drawn down to this one; smaller ones lie there."""

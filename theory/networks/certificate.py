@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from sharp_maml import (
     provenance,
     trained_params,
 )
+from sharp_maml.paper import say
 from theory.check.verdicts import write_page
 from theory.generalization.pac_bayes import complexity, kl_bound, pac_bus, smallest, value, width
 
@@ -287,7 +288,16 @@ def interval(estimate: Estimate) -> str:
     return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
 
-def draw(payload: Mapping[str, Any], path: Path) -> None:
+def says(certificates: Sequence[Certificate]) -> str:
+    """What the figure says, in a sentence."""
+    known, least = sum(one.best < one.guessing for one in certificates), min(one.best for one in certificates)
+    return (
+        f"The bound says something of {known} of {len(certificates)} trained networks: the smallest is {least:.3f}, "
+        f"and guessing has {certificates[0].guessing:g}."
+    )
+
+
+def draw(payload: Mapping[str, Any]) -> Figure:
     """Risk under Gaussian perturbation, and what the bounds are made of."""
     certificates = certificates_of(payload)
     with style.context("sharp_maml.paper"):
@@ -313,7 +323,8 @@ def draw(payload: Mapping[str, Any], path: Path) -> None:
         right.set(xscale="log", yscale="log", xlabel="s", ylabel="square root of the theorem")
         for axes in (left, right):
             axes.legend()
-        figure.savefig(path, metadata={"Software": None})
+        say(figure, says(certificates))
+    return figure
 
 
 def main(arguments: list[str] | None = None) -> int:

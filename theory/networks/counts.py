@@ -35,6 +35,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from sharp_maml import Result, provenance
+from sharp_maml.paper import say
 from theory.check.figures import MARKERS
 from theory.check.verdicts import commit_of, write_page
 from theory.networks.boxes import Count, problems, stationary
@@ -202,7 +203,19 @@ def table(result: Result, link: str) -> str:
     return "\n".join([*lines, "", "![counts and indices](counts.png)", "", f"[Record]({link}).", ""])
 
 
-def draw(record: Mapping[str, Any], path: Path) -> None:
+def says(record: Mapping[str, Any]) -> str:
+    """What the figure says, in a sentence."""
+    of_ratio: dict[str, Counter[str]] = {}
+    for key, pairs in paired(record).items():
+        of_ratio.setdefault(key[-1], Counter()).update(tally(pairs, "points"))
+    shares = [
+        f"{found['more']} of {found['fewer'] + found['as many'] + found['more']} networks at beta L1 = {ratio}"
+        for ratio, found in of_ratio.items()
+    ]
+    return f"MAML has more stationary points than ERM on {', '.join(shares)}."
+
+
+def draw(record: Mapping[str, Any]) -> Figure:
     """Differences of the counts against beta L1, and the indices found."""
     with style.context("sharp_maml.paper"):
         figure = Figure(figsize=(6.8, 3), layout="constrained")
@@ -228,7 +241,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         right.set(xlabel="negative eigenvalues", ylabel="share of the starts that ended")
         right.legend()
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        figure.savefig(path, metadata={"Software": None})
+        say(figure, says(record))
+    return figure
 
 
 def main(arguments: list[str] | None = None) -> int:

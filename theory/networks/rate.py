@@ -43,8 +43,9 @@ from sharp_maml import (
     sources,
     write_atomically,
 )
+from sharp_maml.paper import COLUMN, say
 from theory.check.claim import Item
-from theory.check.figures import COLUMN, MARKERS
+from theory.check.figures import MARKERS
 from theory.check.verdicts import commit_of, write_page
 from theory.networks.embedded import PRESCRIBED, Settings, Tasks, measured
 from theory.rate.exponents import slope
@@ -132,7 +133,18 @@ def table(result: Result, link: str) -> str:
     return "\n".join([*lines, "", f"[Record]({link}).", ""])
 
 
-def draw(record: Mapping[str, Any], path: Path) -> None:
+def says(record: Mapping[str, Any]) -> str:
+    """What the figure says, in a sentence."""
+    names = [schedule.name for schedule in PRESCRIBED]
+    every = [item.measured for name in names for item in slopes(record, name)[:1]]
+    known = [share for name in names for share in shares(record, name) if share is not None]
+    return (
+        f"On a network the average falls with slopes of {min(every):.2f} to {max(every):.2f} (bound: {PREDICTED:g}), "
+        f"and is {min(known):.2g} to {max(known):.2g} of the bound."
+    )
+
+
+def draw(record: Mapping[str, Any]) -> Figure:
     """Averages and bounds against the horizon."""
     T = [one["T"] for one in record["horizons"]]
     with style.context("sharp_maml.paper"):
@@ -150,7 +162,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         axes.set(yscale="log", xlabel="T", ylabel=r"$(1/T)\,\sum_t |\nabla F(x_t)|^2$")
         axes.set_xscale("log", base=2)
         figure.legend(loc="outside lower center", ncols=3)
-        figure.savefig(path, metadata={"Software": None})
+        say(figure, says(record))
+    return figure
 
 
 def measure(dataset: Dataset, settings: Settings, kept: Path) -> list[dict[str, Any]]:

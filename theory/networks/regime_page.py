@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib import style
 from matplotlib.figure import Figure
 
 from sharp_maml import Estimate, Result, interval_over_seeds
+from sharp_maml.paper import say
 from synthetic import Constants
 from theory.check.figures import MARKERS
 from theory.check.verdicts import commit_of
@@ -314,7 +314,17 @@ def _objective(record: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def draw(record: Mapping[str, Any], path: Path) -> None:
+def says(record: Mapping[str, Any]) -> str:
+    """What the figure says, in a sentence."""
+    every = [ratios(network) for network in trained(record)]
+    answers = [{value > 1 for of in every if (value := of[question]) is not None} for question in QUESTIONS]
+    return (
+        f"Of {len(QUESTIONS)} things that the theorem asks, {answers.count({True})} are exceeded at every trained "
+        f"network, and {answers.count({False})} at none."
+    )
+
+
+def draw(record: Mapping[str, Any]) -> Figure:
     """Quotients of the Hessian against the length, and all ratios: a colour a kind, a marker a part of the training."""
     kinds = list(dict.fromkeys(map(kind_of, record["networks"])))
     ends = trained(record)
@@ -340,4 +350,5 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
         right.set(xscale="log", xlabel="measured / what the theorem asks", ylim=(len(QUESTIONS) - 0.5, -0.5))
         right.set_yticks(range(len(QUESTIONS)), [ratio for ratio, _ in QUESTIONS.values()])
         figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        figure.savefig(path, metadata={"Software": None})
+        say(figure, says(record))
+    return figure

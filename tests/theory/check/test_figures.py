@@ -12,8 +12,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from sharp_maml.paper import COLUMN, PAGE, wrapped
 from theory.check.claim import Claim, Curve, Evidence, Item, Rule, Verdict, registry
-from theory.check.figures import COLUMN, CONTROL, PAGE, draw, lines, plan, wrapped
+from theory.check.figures import CONTROL, draw, lines, plan
 from theory.check.verdicts import TRACKED, read
 
 PARTS = {name.split("_")[0] for name in registry()}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-from matplotlib.figure import Figure
 
 from sharp_maml import Result, read_result, sources
 from tests.theory.networks.found import FOUND
 from theory.check.verdicts import TRACKED
 from theory.networks import regime_page
-from theory.networks.regime_page import ratios, table, trained, verdicts
+from theory.networks.regime_page import QUESTIONS, ratios, table, trained, verdicts
 
 ORIGIN = {"commit": "c", "dirty": False, "sources": {}}
 RECORD = {"settings": {"meta_batches": 2, "samples": 8}}
@@ -124,13 +123,19 @@ def test_the_states_of_a_row_are_shown_along_the_training() -> None:
     ]
 
 
-def test_the_figure_has_a_colour_a_kind_and_a_point_a_ratio(tmp_path, monkeypatch) -> None:
-    drawn: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
-    regime_page.draw(MIXED, tmp_path / "regime.png")
-    left, right = drawn[0].axes
+def test_the_figure_has_a_colour_a_kind_and_a_point_a_ratio() -> None:
+    left, right = regime_page.draw(MIXED).axes
     assert len(left.lines) == len(MIXED["networks"])
     assert len({line.get_color() for line in left.lines}) == 3
     points = sorted(float(x) for line in right.lines for x in line.get_xdata() if line.get_linestyle() == "None")
     expected = sorted(value for one in MIXED["networks"] for value in ratios(one).values() if value)
     assert points == pytest.approx(expected)
+
+
+def test_the_figure_says_how_much_is_exceeded_everywhere_and_nowhere(monkeypatch) -> None:
+    found = dict.fromkeys(QUESTIONS, 2.0) | {"fold": 1.0, "step": None, "bound": None, "bias": 0.5}
+    other = found | {"bound": 3.0, "L1": 0.9}
+    monkeypatch.setattr(regime_page, "ratios", lambda network: other if network["step"] == 80 else found)
+    assert len(trained(MIXED)) > 1
+    expected = "Of 8 things that the theorem asks, 4 are exceeded at every trained network, and 2 at none."
+    assert regime_page.says(MIXED) == expected
