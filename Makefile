@@ -126,7 +126,7 @@ licences: $(VENV)/dev  ## the licence of everything that is installed, as its ow
 	@$(RUN) requirements/licences.py
 
 slow: $(VENV)/dev  ## the slow tests, and with DATA=dir those on real data
-	$(RUN) -m pytest -m "(slow or data) and not long" $(if $(DATA),--data=$(DATA) --require=data)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "(slow or data) and not long" -n $(JOBS) --dist worksteal $(if $(DATA),--data=$(DATA) --require=data)
 
 long: $(VENV)/dev  ## tests that take minutes each: kills of a real run, the paper tier's first iterations, DATA=dir
 	OMP_NUM_THREADS=$(JOBS) $(RUN) -m pytest -m long --data=$(or $(DATA),$(error name miniImageNet with DATA=dir)) --require=data

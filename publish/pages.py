@@ -16,7 +16,7 @@ from reproductions.tables.specification import load
 from sharp_maml import Result, read_result
 from sharp_maml.config import reference
 from tests.theory import mutants
-from tests.torture import fuzz, numbers
+from tests.torture import fuzz, kills, numbers
 from theory.check import calibration
 from theory.check.claim import LEVEL, Item, Verdict
 from theory.check.report import report
@@ -58,10 +58,9 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
     }.items():
         result = read_result(records / f"theory/{kind}.json", kind)
         texts[theory / f"{kind.upper()}.md"] = page(result, f"{LINKS}/{kind}.json")
-    result = read_result(records / "reliability.json", "reliability")
-    more = read_result(records / "numbers.json", "numbers")
-    texts[root / "docs/reliability.md"] = fuzz.page(result, "../records/reliability.json") + numbers.page(
-        more, "../records/numbers.json"
+    texts[root / "docs/reliability.md"] = "".join(
+        page(read_result(records / f"{kind}.json", kind), f"../records/{kind}.json")
+        for kind, page in {"reliability": fuzz.page, "kills": kills.page, "numbers": numbers.page}.items()
     )
     texts[root / "docs/settings.md"] = reference()
     path = records / "bench/gpu.json"

@@ -86,7 +86,7 @@ def test_every_tracked_record_is_a_result_of_a_known_kind_by_committed_code():
         for path in RECORDS.glob(place)
     }
     assert set(kinds) == set(RECORDS.rglob("*.json"))
-    assert set(KINDS) - set(kinds.values()) <= {"sensitivity", "alarms", "kills", "gpu"}
+    assert set(KINDS) - set(kinds.values()) <= {"sensitivity", "alarms", "gpu"}
     for path, kind in kinds.items():
         result = read_result(path, kind)
         assert result.provenance["dirty"] is False, path

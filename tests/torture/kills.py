@@ -62,8 +62,13 @@ TIMES = {"seconds", "started", "peak_memory_bytes", "interruptions"}
 """What in a record, a line of metrics or a checkpoint is of one run, and not of what it computes."""
 OWN = {".lock", "log.txt", cells.EPISODES}
 """Files of a run directory that say what happened there, by name; so do those of TensorBoard."""
-
-
+DECISIVE = (
+    "notebooks.__main__", "notebooks.appendix", "reproductions.tables.__main__", "reproductions.tables.cells",
+    "reproductions.tables.train", "sharp_maml.checkpoint", "sharp_maml.data.cache", "sharp_maml.progress",
+    "sharp_maml.results", "sharp_maml.signals", "sharp_maml.train", "tests.torture.kills", "theory.__main__",
+    "theory.check.verdicts",
+)  # fmt: skip
+"""The modules that start processes and write files: of all that runs, it is these that survive a kill or do not."""
 PRELOADED = ["torch._dynamo", "torch.utils.tensorboard"]
 """What runs would import each for itself."""
 
@@ -467,6 +472,7 @@ def main(arguments: list[str] | None = None) -> int:
         importlib.import_module(module)
     registry()
     path, origin = options.output / "kills.json", provenance(module="tests.torture.kills")
+    origin["sources"] = {name: origin["sources"][name] for name in DECISIVE}
     found = earlier(path, Result("kills", origin, {"seed": options.seed})).get("cases", {})
     for name in options.only:
         entry = found.setdefault(name, {"what": CASES[name].what, "kills": 0, "lost": 0, "shown": []})

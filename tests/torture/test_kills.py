@@ -82,3 +82,14 @@ def test_what_is_killed_goes_on_to_the_end_of_what_was_not(tmp_path):
     assert [(name, entry["kills"], entry["lost"]) for name, entry in cases.items()] == [
         (name, 1, 0) for name in ("cell", "cache", "launcher", "cells")
     ]
+
+
+def test_the_tracked_record_has_200_kills_of_every_case_and_none_was_lost():
+    found = read_result(ROOT / "records/kills.json", "kills").payload["cases"]
+    assert {name: entry["what"] for name, entry in found.items()} == {
+        name: case.what for name, case in kills.CASES.items()
+    }
+    assert all(found[name]["kills"] == case.kills for name, case in kills.CASES.items() if case.kills)
+    assert all(found[name]["kills"] > 10 for name, case in kills.CASES.items() if not case.kills)
+    assert sum(entry["kills"] for entry in found.values()) >= 200
+    assert [entry["shown"] for entry in found.values() if entry["lost"]] == []

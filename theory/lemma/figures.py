@@ -38,7 +38,7 @@ def plane(verdict: Verdict, axes: Axes, *, objective: str) -> None:
     (left, right), (bottom, top) = (
         (min(values) - room, max(values) + room)
         for values in zip(*points, strict=True)
-        for room in [0.08 * (max(values) - min(values))]
+        for room in [0.08 * (max(values) - min(values)) or 1.0]
     )
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.set(title=objective, xlabel="x_1", ylabel="x_2")
