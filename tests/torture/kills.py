@@ -321,13 +321,14 @@ def half_written(directory: Path) -> str:
 def difference(whole: Path, directory: Path) -> str:
     """How the end of a run differs from that of one that nobody killed; empty where it does not.
 
-    What the checkpoint before the last one was depends on where the run was taken up.
+    Which checkpoint is the one before the last, and whether there is one, depends on where the run was taken up: what
+    is killed between two files saves the first of them twice.
     """
-    names, expected = set(_files(directory)), set(_files(whole))
+    names, expected = ({name for name in _files(of) if ".previous." not in name.name} for of in (directory, whole))
     if names != expected:
         return f"left over: {sorted(map(str, names - expected))}, missing: {sorted(map(str, expected - names))}"
     for name in sorted(names):
-        of_run = name.name in OWN or name.parts[-1].endswith(".lock") or ".previous." in name.name
+        of_run = name.name in OWN or name.parts[-1].endswith(".lock")
         if not of_run and (found := content(directory / name)) != (of_whole := content(whole / name)):
             return f"{name} is another one{_where(of_whole, found)}"
     return ""

@@ -50,6 +50,15 @@ def test_a_file_that_is_left_over_is_noticed(monkeypatch):
     assert all(wrong.startswith("left over: ['.x.") for wrong in left)
 
 
+def test_a_file_that_was_saved_twice_has_one_before_it_and_is_not_lost(monkeypatch):
+    def work(directory: Path) -> None:
+        if (directory / "x.json").exists():
+            (directory / "x.json").replace(directory / "x.previous.json")
+        write_atomically(directory / "x.json", b"{}")
+
+    assert set(said_of(work, monkeypatch)) == {""}
+
+
 @pytest.mark.parametrize(("name", "expected"), [("seconds", ""), ("loss", "x.jsonl is another one")])
 def test_another_end_is_noticed_and_another_time_is_not(monkeypatch, name, expected):
     def work(directory: Path) -> None:
