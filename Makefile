@@ -157,9 +157,9 @@ lock: $(VENV)/dev  ## the two lock files anew from pyproject.toml, versions kept
 	    $$([ $$extra = dev ] || echo --constraint requirements/dev.lock) || exit; \
 	done
 
-dist: $(VENV)/dev  ## wheel and source distribution in dist/, checked as the package index would (fetches twine)
+dist: $(VENV)/dev  ## wheel and source distribution in dist/, checked as the package index would (fetches twine): URL=address of the repository
 	rm -rf dist
-	$(RUN) -m hatchling build --directory dist
+	URL=$(URL) $(RUN) -m hatchling build --directory dist
 	$(VENV)/bin/uv tool run --python $(VENV)/bin/python "twine>=6" check --strict dist/*
 
 clean:  ## empty results/; never records/

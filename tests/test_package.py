@@ -235,3 +235,25 @@ def test_every_target_with_a_text_is_phony_and_every_phony_target_exists():
 
 def test_cleaning_leaves_the_tracked_records():
     assert make("--dry-run", "clean").split() == ["rm", "-rf", "results"]
+
+
+@pytest.mark.parametrize("url", ["", "https://example.org/sharp-maml"])
+def test_the_readme_of_a_package_index_leads_nowhere_that_is_not(tmp_path, monkeypatch, url):
+    monkeypatch.setenv("URL", url)
+    with zipfile.ZipFile(distribution(tmp_path, "wheel")) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        head, _, shown = archive.read(name).decode("utf-8").partition("\n\n")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    fenced = re.compile(r"```.*?```", re.DOTALL)
+    assert fenced.findall(shown) == fenced.findall(readme)
+    links, images = (set(re.findall(rf"{mark}\[[^]]*\]\(([^)]*)\)", shown)) for mark in ("(?<!!)", "!"))
+    own = {link for link in re.findall(r"\[[^]]*\]\(([^)]*)\)", readme) if not link.startswith(("https:", "#"))}
+    assert all(link.startswith(("https:", "#")) for link in links | images)
+    assert ("Project-URL: Source, " + url in head) == bool(url)
+    inside = {link.partition("/main/")[2] for link in links | images if url and link.startswith(url)}
+    assert inside == (own if url else set())
+    assert [image for image in images if "/raw/main/docs/figures/" not in image] == []
+    assert all((ROOT / path.partition("#")[0]).exists() for path in inside)
+    assert re.sub(r"[^\w\s]", "", re.sub(r"\]\([^)]*\)", "", shown)) == re.sub(
+        r"[^\w\s]", "", re.sub(r"\]\([^)]*\)", "", readme)
+    )
