@@ -106,3 +106,6 @@ def test_the_rates_sentence_has_the_slopes_of_power_laws_and_their_share_of_the_
             one["bounds"][name] = 4 * one["T"] ** power
     assert "slopes of -0.75 to -0.25" in rate.says(found)
     assert "is 0.25 to 0.25 of the bound" in rate.says(found)
+    for one in found["horizons"]:
+        one["bounds"] = dict.fromkeys(one["bounds"])
+    assert "and no step is short enough for the bound" in rate.says(found)

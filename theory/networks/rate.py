@@ -138,9 +138,12 @@ def says(record: Mapping[str, Any]) -> str:
     names = [schedule.name for schedule in PRESCRIBED]
     every = [item.measured for name in names for item in slopes(record, name)[:1]]
     known = [share for name in names for share in shares(record, name) if share is not None]
+    beside = (
+        f"is {min(known):.2g} to {max(known):.2g} of the bound" if known else "no step is short enough for the bound"
+    )
     return (
         f"On a network the average falls with slopes of {min(every):.2f} to {max(every):.2f} (bound: {PREDICTED:g}), "
-        f"and is {min(known):.2g} to {max(known):.2g} of the bound."
+        f"and {beside}."
     )
 
 
