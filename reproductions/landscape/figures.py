@@ -95,7 +95,7 @@ def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str])
     colours = {row: f"C{place}" for place, row in enumerate(rows)}
     with style.context("sharp_maml.paper"):
         figure = Figure(figsize=(6.8, 4.8), layout="constrained")
-        axes = figure.subplots(2, 3, sharey=True)
+        axes, every = figure.subplots(2, 3, sharey=True), []
         for axis, (name, title) in zip(axes.flat, MEASURES.items(), strict=True):
             for row in rows:
                 own = [point for point in found if point.row == row]
@@ -104,11 +104,16 @@ def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str])
                     "o", color=colours[row], label=labels[row], markersize=5, alpha=0.8,
                 )  # fmt: skip
             r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])
+            every.append(r.mean)
             axis.set_title(f"rank correlation {r:.2f}")
             axis.set_xlabel(title)
         for axis in axes[:, 0]:
             axis.set_ylabel("accuracy on test classes, %")
-        say(figure, f"The accuracy of {len(found)} networks beside their sharpness: does a flatter one do better?")
+        low, high = min(every), max(every)
+        say(
+            figure,
+            f"Sharpness and accuracy of {len(found)} networks: rank correlations of {low:.2f} to {high:.2f}.",
+        )
         figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
