@@ -118,11 +118,8 @@ def ratios(found: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def kind_of(network: Mapping[str, Any]) -> str:
-    """A network's images, their size, and the optimizer of its training: what is shown apart.
-
-    Records of earlier code do not name the images, which are the synthetic ones.
-    """
-    images = network.get("data", "synthetic-images").replace("-", " ")
+    """A network's images, their size, and the optimizer of its training: what is shown apart."""
+    images = network["data"].replace("-", " ")
     optimizer = {"adam": "Adam", "sgd": "SGD"}[network["config"]["optimizer"]]
     return f"{images}, {network['config']['image_size']} pixels, {optimizer}"
 

@@ -11,6 +11,7 @@ FOUND: dict[str, Any] = {
     "state": "best",
     "name": "both, seed 0, best",
     "step": 100,
+    "data": "synthetic-images",
     "parameter_norm": 10.0,
     "config": {
         "beta_low": 0.5, "beta_up": 0.01, "alpha_low": 0.1, "alpha_up": 0.2, "steps": 1, "iterations": 100,

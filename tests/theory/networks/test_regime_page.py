@@ -90,11 +90,11 @@ MIXED = {
 
 
 def test_trained_is_the_last_state_of_every_training() -> None:
-    found = [(one["row"], one["step"], one["config"]["seed"], one.get("data")) for one in trained(MIXED)]
+    found = [(one["row"], one["step"], one["config"]["seed"], one["data"]) for one in trained(MIXED)]
     assert found == [
-        ("maml", 80, 0, None),
-        ("maml", 100, 1, None),
-        ("maml-sgd", 100, 0, None),
+        ("maml", 80, 0, "synthetic-images"),
+        ("maml", 100, 1, "synthetic-images"),
+        ("maml-sgd", 100, 0, "synthetic-images"),
         ("maml", 100, 0, "miniimagenet"),
     ]
 
