@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from PIL import Image
 
-from benchmarks import page as bench
+from benchmarks import figure as speed
 from publish.pages import TIER
 from reproductions.landscape.accuracy import points
 from reproductions.landscape.figures import accuracy_beside_sharpness, landscapes
@@ -70,7 +70,7 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
         result = read_result(records / f"theory/{kind}.json", kind)
         every[theory / f"{kind}.png"] = Drawing(str(result), partial(_drawn, draw_payload, result.payload))
     result = read_result(records / "bench/speed.json", "speed")
-    every[figures / "performance.png"] = Drawing(str(result), partial(_drawn, bench.draw, result.payload))
+    every[figures / "performance.png"] = Drawing(str(result), partial(_drawn, speed.draw, result.payload))
     for kind, drawn_of in {"landscape": landscapes, "sensitivity": drawn}.items():
         for path in sorted((records / kind).glob("*.json")):
             result = read_result(path, kind)

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from matplotlib.figure import Figure
 
-from benchmarks import page as bench
+from benchmarks import figure as bench
 from reproductions.landscape import figures as landscape
 from reproductions.study import RECORDS
 from sharp_maml import read_result
