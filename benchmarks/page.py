@@ -1,6 +1,6 @@
-"""What is shown of the benchmark's records: tables of README and `docs/performance.md`, a GPU's page, the figure.
+"""What is shown of the benchmark's records: tables of README and `docs/performance.md`, a GPU's page.
 
-Nothing is measured here. `make publish` puts them into the pages.
+Nothing is measured here. `make publish` puts them into the pages. Read next: `figure.py`, which draws.
 """
 
 from __future__ import annotations
