@@ -40,7 +40,7 @@ def says(record: Mapping[str, Any]) -> str:
     """What the figure says, in a sentence."""
     found = [line["verdict"] for line in record["decisions"]]
     counts = [f"{found.count(verdict)} {verdict}" for verdict in ("smoother", "less smooth", "not decided")]
-    return f"Of {len(found)} measures of the variants' landscapes, beside MAML's: {', '.join(counts)}."
+    return f"The variants' landscapes in {len(found)} measures, beside MAML's: {', '.join(counts)}."
 
 
 def _planes(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str], high: int, columns: int) -> None:

@@ -88,7 +88,10 @@ def numbers(erm: int) -> str:
         (partial(speed, 0.9), "is 1.8 to 2.2 times as fast .* target in 0 of 16"),
         (partial(bound, 0.5), "of 1 of 1 trained networks: the smallest is 0.400, and guessing has 0.8"),
         (partial(bound, 1.1), "of 0 of 1 trained networks: the smallest is 0.880, and guessing has 0.8"),
-        (partial(landscapes, "smoother", "less smooth", "smoother"), "3 .*: 2 smoother, 1 less smooth, 0 not decided"),
+        (
+            partial(landscapes, "smoother", "less smooth", "smoother"),
+            "in 3 measures.*: 2 smoother, 1 less smooth, 0 not decided",
+        ),
         (partial(numbers, 5), "on 0 of 80 networks at beta L1 = 1/2, 0 of 66 .* 2, 0 of 57 .* 8"),
         (partial(numbers, 4), "on 80 of 80 networks at beta L1 = 1/2, 66 of 66 .* 2, 57 of 57 .* 8"),
     ],

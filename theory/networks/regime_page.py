@@ -316,8 +316,8 @@ def says(record: Mapping[str, Any]) -> str:
     every = [ratios(network) for network in trained(record)]
     answers = [{value > 1 for of in every if (value := of[question]) is not None} for question in QUESTIONS]
     return (
-        f"Of {len(QUESTIONS)} things that the theorem asks, {answers.count({True})} are exceeded at every trained "
-        f"network, and {answers.count({False})} at none."
+        f"The theorem asks {len(QUESTIONS)} things: {answers.count({True})} are exceeded at every trained network, "
+        f"and {answers.count({False})} at none."
     )
 
 

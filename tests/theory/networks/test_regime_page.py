@@ -137,5 +137,5 @@ def test_the_figure_says_how_much_is_exceeded_everywhere_and_nowhere(monkeypatch
     other = found | {"bound": 3.0, "L1": 0.9}
     monkeypatch.setattr(regime_page, "ratios", lambda network: other if network["step"] == 80 else found)
     assert len(trained(MIXED)) > 1
-    expected = "Of 8 things that the theorem asks, 4 are exceeded at every trained network, and 2 at none."
+    expected = "The theorem asks 8 things: 4 are exceeded at every trained network, and 2 at none."
     assert regime_page.says(MIXED) == expected
