@@ -52,8 +52,7 @@ docs: $(VENV)/dev  ## the documentation site with the appendix, in results/docs,
 	SITE=results/docs $(RUN) -m pytest -m slow tests/docs/test_site.py
 	@echo results/docs/index.html
 
-test: lint  ## everything that can be checked in minutes: style, types, unit tests, claims
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m "not slow and not gpu and not data and not long" -n $(JOBS) --dist worksteal
+test: lint unit theory-tests  ## everything that can be checked in minutes: style, types, unit tests, claims
 
 lint: $(VENV)/dev
 	$(RUN) -m ruff check .

@@ -31,11 +31,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The claims come first: one process waits for those that measure them, and the others go on with all the rest."""
-    items.sort(key=lambda item: item.path.name != "test_claims.py")
-
-
 def _absent(config: pytest.Config, kind: str, reason: str) -> NoReturn:
     if kind in config.getoption("--require").split(","):
         pytest.fail(f"--require {kind}: {reason}", pytrace=False)

@@ -113,24 +113,24 @@ class Recorded(TorchDispatchMode):
 @pytest.mark.parametrize("capturable", [True, False])
 def test_every_iteration_does_the_same_and_reads_nothing(dataset, monkeypatch, backends, perturbation, capturable):
     """Else a graph would replay what belonged to one of them. The control is an Adam that counts on the host."""
-    monkeypatch.setitem(READ_AFTER, "cpu", 3)
+    monkeypatch.setitem(READ_AFTER, "cpu", 5)
     iteration = iteration_of_a_gpu(dataset, monkeypatch, **BOTH, steps=2, perturbation=perturbation)
     if capturable:
         make_capturable(iteration.optimizer, torch.device("cpu"))
     before = {name: value.detach().clone() for name, value in iteration.params.items()}
     recorded = []
-    for step in range(3):
+    for step in range(5):
         iteration.rows.copy_(torch.from_numpy(rows(dataset, 2 * step)))
         with Recorded() as mode:
             iteration._run()
         recorded.append(mode.operations)
-    iteration.noted = 3
+    iteration.noted = 5
     assert len(recorded[0]) > 1000  # the first also makes the optimizer's moments
     assert all((one == recorded[1]) == capturable for one in recorded[2:])
     assert any("_local_scalar_dense" in line for line in recorded[1]) != capturable
     assert all(not torch.equal(value, before[name]) for name, value in iteration.params.items())
-    assert len({line["loss"] for line in iteration.read(3)}) == 3
-    assert iteration.read(3) == []
+    assert len({line["loss"] for line in iteration.read(5)}) == 5
+    assert iteration.read(5) == []
 
 
 @pytest.mark.usefixtures("capturable_anywhere")

@@ -324,7 +324,10 @@ def difference(whole: Path, directory: Path) -> str:
     Which checkpoint is the one before the last, and whether there is one, depends on where the run was taken up: what
     is killed between two files saves the first of them twice.
     """
-    names, expected = ({name for name in _files(of) if ".previous." not in name.name} for of in (directory, whole))
+    names, expected = (
+        {name for name in _files(of) if ".previous." not in name.name or name.name.startswith(".")}
+        for of in (directory, whole)
+    )
     if names != expected:
         return f"left over: {sorted(map(str, names - expected))}, missing: {sorted(map(str, expected - names))}"
     for name in sorted(names):

@@ -59,6 +59,15 @@ def test_a_file_that_was_saved_twice_has_one_before_it_and_is_not_lost(monkeypat
     assert set(said_of(work, monkeypatch)) == {""}
 
 
+def test_what_is_left_of_the_file_before_is_noticed(tmp_path):
+    for of in ("whole", "killed"):
+        (tmp_path / of).mkdir()
+        write_atomically(tmp_path / of / "x.json", b"{}")
+    assert kills.difference(tmp_path / "whole", tmp_path / "killed") == ""
+    (tmp_path / "killed/.x.previous.json.1.tmp").touch()
+    assert kills.difference(tmp_path / "whole", tmp_path / "killed").startswith("left over: ['.x.previous.")
+
+
 @pytest.mark.parametrize(("name", "expected"), [("seconds", ""), ("loss", "x.jsonl is another one")])
 def test_another_end_is_noticed_and_another_time_is_not(monkeypatch, name, expected):
     def work(directory: Path) -> None:
