@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+STYLE = "sharp_maml.paper"
 COLUMN, PAGE = 3.3, 6.8
 """Inches: a column of a paper, for one panel, and both columns, for several."""
 
@@ -42,6 +43,6 @@ def save_figure(figure: Figure, path: Path, **options: Any) -> None:
     from matplotlib import style
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with style.context("sharp_maml.paper"):  # ticks are made when they are drawn
+    with style.context(STYLE):  # ticks are made when they are drawn
         figure.savefig(path, metadata={"Software": None}, **options)
         figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None}, **options)
