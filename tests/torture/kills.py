@@ -138,7 +138,9 @@ CASES = {
     "cache": Case("a data cache, at each of its writes", _cache),
     "training": Case("a training", lambda directory: _train(directory, 1), 30),
     "launcher": Case("a training in two processes: the command", lambda directory: _train(directory, 2), 15),
-    "rank": Case("a training in two processes: one of them", lambda directory: _train(directory, 2), 15, "sharp_maml"),
+    "rank": Case(
+        "a training in two processes: one of them", lambda directory: _train(directory, 2), 15, "-m sharp_maml"
+    ),
     "table": Case("a table: the command", _table, 15),
     "cells": Case("a table: a cell, or what forks them", _table, 15, "multiprocessing.forkserver"),
     "theory": Case("a theory run: the command", _theory, 10),

@@ -59,6 +59,12 @@ def test_a_file_that_was_saved_twice_has_one_before_it_and_is_not_lost(monkeypat
     assert set(said_of(work, monkeypatch)) == {""}
 
 
+def test_a_rank_is_no_git_that_asks_for_the_commit_of_the_core():
+    victim = kills.CASES["rank"].victim
+    assert victim in "/usr/bin/python -m sharp_maml train tiny.toml --directory killed --processes 2"
+    assert victim not in "git --no-optional-locks -C /somewhere/sharp_maml status --porcelain"
+
+
 def test_what_is_left_of_the_file_before_is_noticed(tmp_path):
     for of in ("whole", "killed"):
         (tmp_path / of).mkdir()
