@@ -124,7 +124,7 @@ def test_more_than_four_variants_are_drawn_in_two_rows_of_planes(tmp_path):
     record = tracked()
     more = [{**cell, "row": f"{cell['row']}-chosen"} for cell in record["cells"] if cell["row"] != "maml"]
     measured = [*record["cells"], *more]
-    labels = record["labels"] | {f"{row}-chosen": f"Sharp-MAML {row}, radius chosen here" for row in ROWS[1:]}
+    labels = record["labels"] | {f"{row}-chosen": f"Sharp-MAML {row}, chosen radius" for row in ROWS[1:]}
     decisions = decide(measured)
     assert {line["row"] for line in decisions} == labels.keys() - {"maml"}
     figure = landscapes({**record, "cells": measured, "labels": labels, "decisions": decisions})

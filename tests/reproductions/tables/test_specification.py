@@ -56,10 +56,12 @@ def test_the_values_of_the_source_are_those_that_it_prints():
 
 
 def test_only_the_rows_of_the_sources_table_have_a_value_of_the_source():
-    rows = {row.name: row.source for table in TABLES.values() for row in table.rows}
-    own = {name.removesuffix("-chosen"): source for name, source in rows.items() if source is not None}
-    assert own == {row.name: row.source for row in TABLES["table1"].rows}
-    assert all(rows[name] == rows[name.removesuffix("-chosen")] for name in rows if name.endswith("-chosen"))
+    rows = {row.name: row.source for table in TABLES.values() for row in table.rows if row.source is not None}
+    assert {row.name: row.source for row in TABLES["table1"].rows} == {
+        name: source for name, source in rows.items() if not name.endswith("-chosen")
+    }
+    assert all(source == rows[name.removesuffix("-chosen")] for name, source in rows.items())
+    assert all(row.source is None for row in TABLES["omniglot"].rows)
 
 
 @pytest.mark.parametrize(("table", "tier"), RUN)
