@@ -11,6 +11,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,9 +23,9 @@ from matplotlib.figure import Figure
 from reproductions.tables import curves, forms
 from reproductions.tables.check import check
 from reproductions.tables.lines import build_lines, notes
-from reproductions.tables.records import finished_records, tracked_records
-from reproductions.tables.specification import load
-from sharp_maml import KINDS, read_result
+from reproductions.tables.records import finished_records, tables_run, tracked_records
+from reproductions.tables.specification import Table, Tier
+from sharp_maml import KINDS, Record, read_result
 
 ROOT = Path(__file__).parents[1]
 CAPTION = "sharp-maml/caption"
@@ -121,16 +122,7 @@ class Appendix:
 
     def accuracies(self, name: str, *, figures: bool = True) -> None:
         """A table of accuracies, of every tier that has records, and unless they are left out its figures."""
-        tables, tiers = load()
-        table, shown = tables[name], 0
-        for tier in (each for each in tiers.values() if name in each.tables):
-            if self.results is None:
-                records = tracked_records(table, tier)
-            else:
-                records = finished_records(table, tier, self.results)
-            if not {record.name for record in records} - {table.baseline.name}:
-                continue
-            shown += 1
+        for table, tier, records in self._run(name):
             check(records, table.rows, allow_dirty=True)  # `notes` says so
             lines, below = build_lines(table, records), notes(table, tier, records)
             title = f"{table.title} ({tier.name} tier)"
@@ -150,8 +142,20 @@ class Appendix:
             self.commands[
                 f"make reproduce-table1 TIER={tier.name} TABLE={name} SEEDS={len({r.seed for r in records})}"
             ] = None
-        if not shown:
+
+    def decided(self, name: str) -> None:
+        """What the verdicts of a table say, a sentence a tier that has records."""
+        for table, tier, records in self._run(name):
+            said = forms.says(table.baseline.label, build_lines(table, records))
+            self.text(f"- {table.title} ({tier.name} tier: {tier.label}). {said}")
+
+    def _run(self, name: str) -> list[tuple[Table, Tier, Sequence[Record]]]:
+        """The tiers on which a table has been run, with their records."""
+        find = tracked_records if self.results is None else partial(finished_records, results=self.results)
+        found = [each for each in tables_run(find) if each[0].name == name]
+        if not found:
             raise FileNotFoundError(f"no records of {name}; make them with: make reproduce-table1 TABLE={name}")
+        return found
 
     def image(self, path: Path, caption: str) -> None:
         """A figure from a PNG file; a PDF beside it is what the appendix on paper takes."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from reproductions.tables.check import check
 from reproductions.tables.curves import validation_curve
 from reproductions.tables.forms import HEADER
 from reproductions.tables.lines import build_lines
-from reproductions.tables.records import tracked_records
-from reproductions.tables.specification import load
+from reproductions.tables.records import tables_run, tracked_records
 from sharp_maml import read_result
 from theory.check.claim import Curve, Verdict
 from theory.check.figures import CONTROL, plan
@@ -90,30 +90,25 @@ def _is_shown(curve: Curve, control: str) -> bool:
 
 def _cells(records: Path) -> Iterable[Mapping[str, Any]]:
     """The rows of each table of each tier that has records, with their curves over training."""
-    tables, tiers = load()
-    for tier in tiers.values():
-        for table in (tables[name] for name in tier.tables):
-            found = tracked_records(table, tier, records / "tables")
-            if not {record.name for record in found} - {table.baseline.name}:
-                continue
-            check(found, table.rows)
-            for of_row, line in zip(table.rows, build_lines(table, found), strict=True):
-                curve = validation_curve([record for record in found if record.name == of_row.name])
-                yield {
-                    "table": f"{table.title} ({tier.name} tier)",
-                    "numbers": line.cells(),
-                    "says": f"Accuracy of {line.label} on the validation classes.",
-                    "curves": [
-                        {
-                            "label": line.label,
-                            "role": "measured",
-                            "x": list(curve),
-                            "y": [estimate.mean for estimate in curve.values()],
-                        }
-                    ],
-                    "axes": ["meta-iteration", "validation accuracy, %"],
-                    "log": False,
-                }
+    for table, tier, found in tables_run(partial(tracked_records, tracked=records / "tables")):
+        check(found, table.rows)
+        for of_row, line in zip(table.rows, build_lines(table, found), strict=True):
+            curve = validation_curve([record for record in found if record.name == of_row.name])
+            yield {
+                "table": f"{table.title} ({tier.name} tier)",
+                "numbers": line.cells(),
+                "says": f"Accuracy of {line.label} on the validation classes.",
+                "curves": [
+                    {
+                        "label": line.label,
+                        "role": "measured",
+                        "x": list(curve),
+                        "y": [estimate.mean for estimate in curve.values()],
+                    }
+                ],
+                "axes": ["meta-iteration", "validation accuracy, %"],
+                "log": False,
+            }
 
 
 def _phase(verdicts: Sequence[Verdict]) -> dict[str, list[dict[str, Any]]]:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks import figure as speed
+from publish import tables
 from publish.pages import TIER
 from reproductions.landscape.accuracy import points
 from reproductions.landscape.figures import accuracy_beside_sharpness, landscapes
@@ -76,6 +77,11 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
             result = read_result(path, kind)
             name = kind if path.stem == TIER else f"{kind}-{path.stem}"
             every[figures / f"{name}.png"] = Drawing(str(result), partial(_drawn, drawn_of, result.payload))
+    for each in tables.shown(records):
+        every[figures / f"{each.name}.png"] = Drawing(each.markdown, each.draw)
+        if each.has_curves:
+            shows = repr([(record.name, record.seed, record.learning_curve) for record in each.records])
+            every[figures / f"{each.name}-curves.png"] = Drawing(shows, each.draw_curves)
     return every | _flatness(records, figures)
 
 
@@ -103,11 +109,11 @@ def stamped(png: bytes, digest: str) -> bytes:
 
 def _flatness(records: Path, figures: Path) -> dict[Path, Drawing]:
     """Accuracy beside sharpness, for each tier whose networks have records of both."""
-    tables, tiers = load()
+    every_table, tiers = load()
     every = {}
     for path in sorted((records / "landscape").glob("*.json")):
         tier, measured = tiers[path.stem], read_result(path, "landscape").payload
-        found = points(tracked_records(tables[tier.tables[0]], tier, records / "tables"), measured)
+        found = points(tracked_records(every_table[tier.tables[0]], tier, records / "tables"), measured)
         if found:
             shown = partial(accuracy_beside_sharpness, found)
             every[figures / f"flatness-{tier.name}.png"] = Drawing(

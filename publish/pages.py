@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import page as bench
+from publish import tables
 from reproductions.study import put_between
-from reproductions.tables import forms
-from reproductions.tables.check import check, check_settings
-from reproductions.tables.lines import Line, build_lines, notes
-from reproductions.tables.records import tracked_records
-from reproductions.tables.specification import load
+from reproductions.tables.lines import Line
 from sharp_maml import Result, read_result
 from sharp_maml.config import reference
 from tests.theory import mutants
@@ -25,7 +22,9 @@ from theory.networks import certificate, counts, regime_page
 from theory.networks import rate as network_rate
 
 TIER = "demo"
-"""The tier whose table the README shows."""
+"""The tier whose networks' landscapes are shown where there is one figure."""
+MAIN = ("cpu", "miniimagenet")
+"""Tier and table that the README shows."""
 FILLED = ("README.md", "docs/performance.md", "docs/claims.md")
 """Pages by hand, with marks around what is printed from records."""
 LINKS = "../../records/theory"
@@ -63,6 +62,7 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
         for kind, page in {"reliability": fuzz.page, "kills": kills.page, "numbers": numbers.page}.items()
     )
     texts[root / "docs/settings.md"] = reference()
+    texts[root / "docs/tables.md"] = tables.page(records)
     path = records / "bench/gpu.json"
     texts[root / "docs/gpu.md"] = bench.gpu_page(read_result(path, "gpu") if path.exists() else None)
     passages = {"clusters": _clusters(read_result(records / "clusters.json", "clusters"))}
@@ -88,26 +88,18 @@ def _clusters(result: Result) -> str:
 
 
 def _accuracies(records: Path) -> dict[str, str]:
-    """The README's table, and its verdicts in a line."""
-    tables, tiers = load()
-    tier = tiers[TIER]
-    table = tables[tier.tables[0]]
-    found = tracked_records(table, tier, records / "tables")
-    check(found, table.rows)
-    check_settings(found, table, tier)
-    lines = build_lines(table, found)
-    title = f"{table.title} ({tier.name} tier)"
-    return {
-        table.name: forms.markdown(title, table.baseline.label, lines, notes(table, tier, found)),
-        "verdicts": _verdicts(lines),
-    }
+    """The README's table, and the verdicts of each tier's first table in a line."""
+    shown = {(each.tier.name, each.table.name): each for each in tables.shown(records)}
+    verdicts = {f"verdicts-{tier}": _verdicts(each.lines) for (tier, _), each in shown.items() if each.is_first}
+    return {"table": shown[MAIN].markdown, **verdicts}
 
 
 def _verdicts(lines: Sequence[Line]) -> str:
     """What is said of each variant of Sharp-MAML, and by how many seeds."""
-    variants = [line for line in lines if line.label.startswith("Sharp-MAML ")]
+    variants = [line for line in lines if line.label.startswith("Sharp-MAML ") and line.difference is not None]
+    seeds = sorted({line.runs for line in variants})
     said = "; ".join(f"*{line.label.removeprefix('Sharp-MAML ')}* {line.verdict}" for line in variants)
-    return f"{min(line.runs for line in variants)} seeds: {said}"
+    return f"{' to '.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds: {said}"
 
 
 def _landscape(records: Path) -> dict[str, str]:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import wrap
 
-from matplotlib import style
+from matplotlib import rcParams, style
 from matplotlib.figure import Figure
 
 from reproductions.tables.specification import Row
 from sharp_maml import Estimate, Record, interval_over_seeds
-from sharp_maml.paper import save_figure
+from sharp_maml.paper import save_figure, say
 
 
 def validation_curve(records: Sequence[Record]) -> dict[int, Estimate]:
@@ -25,6 +24,16 @@ def validation_curve(records: Sequence[Record]) -> dict[int, Estimate]:
     ]
     shared = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     return {step: interval_over_seeds([curve[step] for curve in curves], unit="%") for step in shared}
+
+
+def says(rows: Sequence[Row], baseline: Row, records: Sequence[Record]) -> str:
+    """Where the highest curve ends, and that of the baseline, in a sentence."""
+    curves = {row.label: validation_curve([each for each in records if each.name == row.name]) for row in rows}
+    ends = {label: curve[max(curve)].mean for label, curve in curves.items() if curve}
+    best = max(ends, key=ends.__getitem__)
+    said = f"On the validation classes {best} ends highest, at {ends[best]:.1f} %"
+    beside = f", and {baseline.label} at {ends[baseline.label]:.1f} %" if baseline.label in {*ends} - {best} else ""
+    return f"{said}{beside}."
 
 
 def draw(title: str, rows: Sequence[Row], records: Sequence[Record], path: Path) -> None:
@@ -46,14 +55,15 @@ def draw(title: str, rows: Sequence[Row], records: Sequence[Record], path: Path)
             steps, estimates = list(curve), list(curve.values())
             seeds = estimates[0].n if estimates else 0
             label = f"{row.label} ({seeds} seed{'s' if seeds > 1 else ''})"
-            axes.plot(steps, [each.mean for each in estimates], "o-", color=colour, label=label)
+            form = "o-" if place < len(rcParams["axes.prop_cycle"]) else "s--"  # where colours begin anew
+            axes.plot(steps, [each.mean for each in estimates], form, color=colour, label=label)
             if seeds > 2:  # two seeds give bands wider than the figure
                 axes.fill_between(
                     steps, [each.low for each in estimates], [each.high for each in estimates],
                     color=colour, alpha=0.12, linewidth=0,
                 )  # fmt: skip
         axes.set(xlabel="meta-iteration", ylabel="accuracy on the validation classes, %")
-        figure.suptitle("\n".join(wrap(title, 95)))
+        say(figure, title)
         if shown:
             figure.legend(loc="outside lower center", ncols=2)
     save_figure(figure, path)

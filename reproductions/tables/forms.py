@@ -20,7 +20,7 @@ from rich.table import Table as TerminalTable
 
 from reproductions.study import WIDTH
 from reproductions.tables.lines import Line
-from sharp_maml.paper import save_figure
+from sharp_maml.paper import save_figure, say
 
 HEADER = (
     "Method",
@@ -127,6 +127,18 @@ def _escape(text: str) -> str:
     return text.translate(_LATEX)
 
 
+def says(baseline: str, lines: Sequence[Line]) -> str:
+    """What the verdicts say of all rows together, in a sentence."""
+    compared = [line.verdict for line in lines if line.difference is not None]
+    words = {
+        "gain excluded": "without the printed gain", "gain confirmed": "with the printed gain",
+        "more accurate": "more accurate", "less accurate": "less accurate", "equivalent": "equivalent",
+        "not enough runs": "undecided", "one seed": "of a single seed, which decides nothing",
+    }  # fmt: skip
+    counts = {said: sum(verdict in each for each in compared) for verdict, said in words.items()}
+    return f"The verdicts on {len(compared)} rows beside {baseline}: {', '.join(f'{n} {said}' for said, n in counts.items() if n)}."
+
+
 def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str], path: Path) -> None:
     """Dots with intervals: accuracy (left) with the source's value marked, and paired difference (right)."""
     drawn = [line for line in lines if line.accuracy is not None]
@@ -143,7 +155,7 @@ def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str
         left.set_ylim(0.4, len(drawn) + 0.6)
         left.set_xlabel("accuracy, %")
         right.set_xlabel(f"paired difference to {baseline},\npercentage points (95% over seeds)")
-        plot.suptitle(title)
+        say(plot, title)
         plot.draw_without_rendering()  # the layout is settled; what follows is put below it
         plot.set_layout_engine("none")
         inch = 1 / plot.get_figheight()

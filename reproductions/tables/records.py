@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from reproductions.study import RECORDS
-from reproductions.tables.specification import Table, Tier
+from reproductions.tables.specification import Table, Tier, load
 from sharp_maml import Record, read_records
 
 TRACKED = RECORDS / "tables"
@@ -21,3 +23,21 @@ def finished_records(table: Table, tier: Tier, results: Path) -> list[Record]:
     """The records of a table on a tier that runs in a results folder have left."""
     files = [path for row in table.rows for path in sorted(results.glob(f"{tier.name}/{row.name}/seed*/record.json"))]
     return [record for record in read_records(files) if record.protocol["split"] == table.split]
+
+
+def tables_run(find: Callable[[Table, Tier], Sequence[Record]]) -> Iterator[tuple[Table, Tier, Sequence[Record]]]:
+    """Every table of every tier that has been run, at least in part, with its records.
+
+    A table has been run where a row has a record that no earlier table of the tier has, and that is not the baseline.
+
+    Args:
+        find: `tracked_records` or `finished_records`, of one place.
+    """
+    tables, tiers = load()
+    for tier in tiers.values():
+        for place, table in enumerate(map(tables.__getitem__, tier.tables)):
+            records = find(table, tier)
+            earlier = chain.from_iterable(tables[name].rows for name in tier.tables[:place])
+            own = {record.name for record in records} - {table.baseline.name, *(row.name for row in earlier)}
+            if own:
+                yield table, tier, records

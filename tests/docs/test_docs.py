@@ -113,15 +113,18 @@ def test_what_the_ledger_says_of_the_bounds_as_trained_is_what_the_record_says()
     assert f"smaller in {chosen} of the {sum('chosen' in item['label'] for item in items)} cells" in LEDGER
 
 
-def test_what_the_pages_say_of_the_demo_tiers_accuracies_is_what_its_records_say():
+@pytest.mark.parametrize(("tier", "table"), [("cpu", "miniimagenet"), ("demo", "table1")])
+def test_what_the_pages_say_of_accuracies_is_what_the_records_say(tier, table):
     tables, tiers = load()
-    lines = build_lines(tables["table1"], tracked_records(tables["table1"], tiers["demo"]))
-    (runs,) = {line.runs for line in lines}
+    lines = build_lines(tables[table], tracked_records(tables[table], tiers[tier]))
+    variants = {line.label.removeprefix("Sharp-MAML "): line for line in lines if line.label.startswith("Sharp-MAML ")}
+    assert {"low", "up", "both"} <= variants.keys()
+    fewest, most = (pick(line.runs for line in variants.values()) for pick in (min, max))
     for page in (LEDGER, README):
-        assert f"{runs} seeds: *low* " in page
-        for name in ("low", "up", "both"):
-            (found,) = (line.verdict for line in lines if line.label == f"Sharp-MAML {name}")
-            assert re.search(rf"\*{name}\* {found}(;|<)", page)
+        (said,) = re.findall(rf"<!-- verdicts-{tier}: begin -->(.*?)<!-- verdicts-{tier}: end -->", page)
+        assert said.startswith(f"{fewest} seeds: " if fewest == most else f"{fewest} to {most} seeds: ")
+        for name, line in variants.items():
+            assert re.search(rf"\*{name}\* {re.escape(line.verdict)}(;|$)", said)
 
 
 def test_what_the_pages_say_of_the_landscape_is_what_its_record_says():

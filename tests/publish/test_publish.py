@@ -19,7 +19,15 @@ from sharp_maml import KINDS, Result, read_records, read_result, write_record, w
 from theory.check.claim import Item
 from theory.check.verdicts import read
 
-PAGES = (*FILLED, "docs/settings.md", "docs/gpu.md", "docs/reliability.md", "docs/theory", "docs/figures")
+PAGES = (
+    *FILLED,
+    "docs/settings.md",
+    "docs/tables.md",
+    "docs/gpu.md",
+    "docs/reliability.md",
+    "docs/theory",
+    "docs/figures",
+)
 
 
 @pytest.fixture(scope="module")

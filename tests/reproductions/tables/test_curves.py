@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 from scipy import stats
 
-from reproductions.tables.curves import draw, validation_curve
+from reproductions.tables.curves import draw, says, validation_curve
 from tests.reproductions.tables.records_for_tests import TABLE, record
 
 
@@ -29,6 +29,14 @@ def test_a_curve_is_the_mean_over_seeds_with_students_interval():
 def test_a_step_that_a_run_has_not_reached_is_left_out():
     assert list(validation_curve([run("maml", 0, [0.3, 0.4]), run("maml", 1, [0.3])])) == [10]
     assert validation_curve([]) == {}
+
+
+def test_the_sentence_names_the_row_that_ends_highest_and_where_the_baseline_ends():
+    made = [run("maml", seed, [0.3, each]) for seed, each in enumerate((0.4, 0.5))] + [run("low", 0, [0.6, 0.46])]
+    said = "On the validation classes Sharp-MAML low ends highest, at 46.0 %"
+    assert says(TABLE.rows, TABLE.baseline, made) == f"{said}, and MAML at 45.0 %."
+    assert says(TABLE.rows, TABLE.baseline, made[2:]) == f"{said}."
+    assert says(TABLE.rows, TABLE.baseline, made[:2]) == "On the validation classes MAML ends highest, at 45.0 %."
 
 
 def test_the_figure_is_drawn_for_rows_that_have_records(tmp_path):

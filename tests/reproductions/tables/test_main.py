@@ -15,7 +15,7 @@ import pytest
 
 from reproductions.tables import cells
 from reproductions.tables.__main__ import Surroundings, main
-from reproductions.tables.records import tracked_records
+from reproductions.tables.records import tables_run, tracked_records
 from reproductions.tables.specification import SPECIFICATION, load
 from sharp_maml import open_dataset, read_records, write_record
 from tests.reproductions.tables.records_for_tests import (
@@ -71,6 +71,21 @@ def test_tracked_records_of_a_table_are_those_of_its_rows_and_its_split(place):
     assert [(r.name, r.seed) for r in tracked_records(TABLE, TIER, folder)] == [("maml", 0), ("low", 1)]
     assert tracked_records(replace(TABLE, split="validation"), TIER, folder) == [validation]
     assert tracked_records(TABLE, replace(TIER, name="paper"), folder) == []
+
+
+def test_a_table_has_been_run_where_a_row_of_its_own_has_a_record():
+    def run_on(*names):
+        """Tables and tiers that have been run, if these cells of the demo tier are all that was."""
+        made = {name: replace(record("maml"), name=name) for name in names}
+        found = tables_run(
+            lambda table, tier: [made[row.name] for row in table.rows if tier.name == "demo" and row.name in made]
+        )
+        return [(table.name, tier.name, len(records)) for table, tier, records in found]
+
+    assert run_on("maml") == []
+    assert run_on("maml", "low", "both") == [("table1", "demo", 3)]  # also rows of the tables ablation and mechanism
+    assert run_on("both", "random") == [("table1", "demo", 1), ("mechanism", "demo", 2)]
+    assert run_on("random") == [("mechanism", "demo", 1)]
 
 
 def test_the_table_of_tracked_records_is_printed_and_written_in_four_forms(place, capsys):

@@ -77,7 +77,7 @@ def test_the_grid_shares_no_seed_with_the_table_that_reports(grid, table, tier):
 
 def test_the_readme_has_a_table_between_its_marks():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "| Sharp-MAML both |" in text[text.index("<!-- table1: begin -->") : text.index("<!-- table1: end -->")]
+    assert "| Sharp-MAML both |" in text[text.index("<!-- table: begin -->") : text.index("<!-- table: end -->")]
 
 
 NETWORKS = [

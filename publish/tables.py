@@ -1,0 +1,93 @@
+"""Every table of accuracies that has been run, on one page, with its figures. Read next: `pages.py`, `figures.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from reproductions.tables import curves, forms
+from reproductions.tables.check import check, check_settings
+from reproductions.tables.lines import Line, build_lines, notes
+from reproductions.tables.records import tables_run, tracked_records
+from reproductions.tables.specification import Table, Tier
+from sharp_maml import Record
+
+HEAD = """# The tables, rerun
+
+Every table that has been run, from tracked [records](../records/). Each stands on the data and the budget under it, and
+says nothing about others. What a number means: [protocol](protocol.md). What was fixed before miniImageNet was run:
+[plan](plan.md). In a terminal: `python -m reproductions.tables --tier TIER --table TABLE --tracked`.
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table on a tier, and the records that it is made from."""
+
+    table: Table
+    tier: Tier
+    records: Sequence[Record]
+
+    @property
+    def name(self) -> str:
+        """What its figures are called."""
+        return f"{self.tier.name}-{self.table.name}"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the table of its tier that is run where none is named."""
+        return self.table.name == self.tier.tables[0]
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether its learning curves are drawn, which are those of real data."""
+        return self.tier.data != "synthetic" and self.table.split == "test"
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        """The rows."""
+        return build_lines(self.table, self.records)
+
+    @property
+    def markdown(self) -> str:
+        """Table and notes."""
+        below = notes(self.table, self.tier, self.records)
+        return forms.markdown(
+            f"{self.table.title} ({self.tier.name} tier)", self.table.baseline.label, self.lines, below
+        )
+
+    def draw(self, path: Path) -> None:
+        """Accuracies and paired differences, under what the verdicts say."""
+        baseline = self.table.baseline.label
+        forms.figure(forms.says(baseline, self.lines), baseline, self.lines, [], path)
+
+    def draw_curves(self, path: Path) -> None:
+        """Learning curves on the validation classes."""
+        curves.draw(
+            curves.says(self.table.rows, self.table.baseline, self.records), self.table.rows, self.records, path
+        )
+
+
+def shown(records: Path) -> Iterator[Shown]:
+    """Every table that has been run.
+
+    Raises:
+        ValueError: Records of a table do not belong together, or are of other settings than it has now.
+    """
+    for table, tier, found in tables_run(partial(tracked_records, tracked=records / "tables")):
+        check(found, table.rows)
+        check_settings(found, table, tier)
+        yield Shown(table, tier, found)
+
+
+def page(records: Path) -> str:
+    """The page: real data first."""
+    parts = [HEAD]
+    for each in sorted(shown(records), key=lambda each: each.tier.data == "synthetic"):
+        parts += [f"## {each.table.title} ({each.tier.name} tier)", each.markdown.split("\n\n", 1)[1].rstrip("\n")]
+        parts.append(f"![{each.table.title}: accuracies and paired differences](figures/{each.name}.png)")
+        if each.has_curves:
+            parts.append(f"![{each.table.title}: learning curves](figures/{each.name}-curves.png)")
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
