@@ -136,7 +136,8 @@ def says(baseline: str, lines: Sequence[Line]) -> str:
         "not enough runs": "undecided", "one seed": "of a single seed, which decides nothing",
     }  # fmt: skip
     counts = {said: sum(verdict in each for each in compared) for verdict, said in words.items()}
-    return f"The verdicts on {len(compared)} rows beside {baseline}: {', '.join(f'{n} {said}' for said, n in counts.items() if n)}."
+    found = ", ".join(f"{count} {said}" for said, count in counts.items() if count)
+    return f"The verdicts on {len(compared)} rows beside {baseline}: {found}."
 
 
 def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str], path: Path) -> None:
