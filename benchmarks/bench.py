@@ -46,6 +46,7 @@ SCALED = {
 }
 SHARED = ["maml-1@84", "low-5@84", "both-5@84", "maml-1@42", "maml-5@42", "low-5@42", "up-5@42", "both-5@42"]
 COMPILED = ["maml-1@42", "maml-5@42"]
+SMALL = Work("maml-1", 20, episodes=1, queries=2, filters=8)
 
 
 class Side(NamedTuple):
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="two works of 42 pixels and three turns, about a minute")
     parser.add_argument("--only", nargs="+", metavar="WORK", help=f"ratios alone, of some of {' '.join(FULL)}")
     parser.add_argument("--repeats", type=int, help="turns (default 5; quick 3)")
-    parser.add_argument("--peers", metavar="PYTHON", help="interpreter of an environment with higher and torchopt")
+    parser.add_argument("--peers", metavar="PYTHON", help=f"interpreter of an environment with {', '.join(PEERS)}")
     parser.add_argument("--output", type=Path, default=Path("results/bench/speed.json"), help="the record")
     parser.add_argument("--worker", nargs=2, metavar=("SIDE", "WORK"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -77,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     is_whole = not (options.quick or options.only)
     peers = _versions(options.peers) if options.peers else {}
     origin = provenance(module="benchmarks.bench")  # the code may change meanwhile
-    payload: dict[str, Any] = {"peers": peers, "float32_error": float32_error()}
+    errors = float32_error() | {name: error_of(Side(SMALL, name, options.peers)) for name in peers}
+    payload: dict[str, Any] = {"peers": peers, "float32_error": errors}
     result = Result("speed", origin, payload)
 
     def measured(key: str, jobs: Sequence[Callable[[], Any]], description: str) -> None:
@@ -163,7 +165,7 @@ def profiled(name: str) -> dict[str, Any]:
 
 
 def worker(side: str, work: Work) -> None:
-    """Answer `step`, `gemm`, `memory` and `profile` from standard input, a line of JSON each."""
+    """Answer `step`, `gemm`, `memory`, `profile` and `error` from standard input, a line of JSON each."""
     ranks = distributed.start("cpu")
     if work.threads:
         torch.set_num_threads(work.threads)
@@ -188,28 +190,41 @@ def worker(side: str, work: Work) -> None:
         "gemm": _gemm_rate,
         "memory": lambda: _peak_memory() - after_import,
         "profile": lambda: profile(step),
+        "error": lambda: relative_error(side, work),
     }
     for line in sys.stdin:
         print(json.dumps(answers[line.strip()]()), flush=True)
     distributed.stop()
 
 
-def float32_error(seeds: int = 9) -> dict[str, float]:
-    """Relative error of the float32 gradient against float64: the median over small networks, where ties are rare.
+def float32_error() -> dict[str, float]:
+    """Relative errors of the float32 gradient against float64, ours, of the plain loop, and ours in bfloat16."""
+    return {
+        "ours": relative_error("ours", SMALL),
+        "plain": relative_error("plain", SMALL),
+        "bfloat16": relative_error("ours", SMALL._replace(bfloat16=True)),
+    }
+
+
+def error_of(side: Side) -> float:
+    """The relative error of another side, in a process of its interpreter."""
+    with _workers(side) as ask:
+        return float(ask("error"))
+
+
+def relative_error(side: str, work: Work, seeds: int = 9) -> float:
+    """Relative error of a side's float32 gradient against float64: the median over small networks, where ties are rare.
 
     One inner step; at full size float32 flips a ReLU or a maximum somewhere, which says nothing about the arithmetic.
     """
-    work = Work("maml-1", 20, episodes=1, queries=2, filters=8)
-    works = {"ours": work, "plain": work, "bfloat16": work._replace(bfloat16=True)}
-    errors: dict[str, list[float]] = {side: [] for side in works}
+    errors = []
     for seed in range(seeds):
         exact = SIDES["plain"](work, *work.data(torch.float64, seed))
+        grad = SIDES[side](work, *work.data(torch.float32, seed))
         size = torch.stack([value.norm() for value in exact.values()]).norm()
-        for side, found in errors.items():
-            grad = SIDES["plain" if side == "plain" else "ours"](works[side], *work.data(torch.float32, seed))
-            difference = torch.stack([(grad[name] - exact[name]).norm() for name in exact]).norm()
-            found.append((difference / size).item())
-    return {side: statistics.median(values) for side, values in errors.items()}
+        difference = torch.stack([(grad[name] - exact[name]).norm() for name in exact]).norm()
+        errors.append((difference / size).item())
+    return float(statistics.median(errors))
 
 
 def show(result: Result, console: Console | None = None) -> None:
@@ -292,7 +307,7 @@ def _versions(python: str) -> dict[str, str]:
         done = subprocess.run([python, "-c", code, *PEERS], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise SystemExit(
-            f"--peers must be an interpreter with higher and torchopt installed, got {python}: {error}"
+            f"--peers must be an interpreter with {', '.join(PEERS)} installed, got {python}: {error}"
         ) from error
     return dict(zip(PEERS, done.stdout.split(), strict=True))
 

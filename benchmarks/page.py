@@ -42,14 +42,15 @@ def tables(records: Path) -> dict[str, str]:
     Args:
         records: The folder of all records.
     """
-    kinds = ("speed", "two-cores", "training")
-    speed, other, training = (read_result(records / f"bench/{kind}.json", kind) for kind in kinds)
+    kinds = {"speed": "speed", "two-cores": "two-cores", "xeon": "speed", "training": "training"}
+    speed, other, xeon, training = (read_result(records / f"bench/{name}.json", kind) for name, kind in kinds.items())
     measured = speed.payload
     return {
         "bench": front_table(measured) + f"\n{machine(speed)}",
         "bench-machine": machine(speed),
         "bench-table": full_table(measured),
         "bench-two-cores": other_machine(other),
+        "bench-xeon": other_machine(xeon),
         "bench-peers": peers_table(measured),
         "bench-profile": profile_table(measured),
         "bench-convolutions": convolution_rates(measured, speed.provenance["threads"]),
@@ -107,8 +108,8 @@ def full_table(record: Mapping[str, Any]) -> str:
 
 
 def other_machine(result: Result) -> str:
-    """Some of the works on another machine, by an earlier commit, whose record knows the plain loop only."""
-    rows = [{**row, "ratio": {"plain": row["ratio"]}} for row in result.payload["rows"]]
+    """Works on another machine, by an earlier commit: seconds, ratio to the plain loop, fractions of the limit."""
+    rows = [{**row, "ratio": {"plain": row["ratio"].get("plain", row["ratio"])}} for row in result.payload["rows"]]
     lines = [
         [
             f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px",
@@ -279,10 +280,11 @@ def theory_table(records: Path, longest: int = 6) -> str:
 
 def error_line(record: Mapping[str, Any]) -> str:
     """Errors against float64."""
-    ours, plain, rounded = (f"{record['float32_error'][side]:.1e}" for side in ("ours", "plain", "bfloat16"))
+    errors = {side: f"{error:.1e}" for side, error in record["float32_error"].items()}
+    peers = "".join(f", {name} {errors[name]}" for name in record["peers"] if name in errors)
     return (
         "Relative error of the one-step meta-gradient of a small network against float64, median of nine: this package "
-        f"{ours}, plain loop {plain}; this package in bfloat16 {rounded}.\n"
+        f"{errors['ours']}, plain loop {errors['plain']}{peers}; this package in bfloat16 {errors['bfloat16']}.\n"
     )
 
 
@@ -316,8 +318,9 @@ def machine(result: Result) -> str:
     """What measured it, in a line."""
     origin, rows = result.provenance, result.payload["rows"]
     gemm = sorted(row["gemm_gflop_per_second"] for row in rows)
+    kernels = f"{origin['kernels']} kernels, " if "kernels" in origin else ""
     return (
-        f"{origin['device']}, {origin['threads']} threads, torch {origin['torch']}, GEMM "
+        f"{origin['device']}, {origin['threads']} threads, torch {origin['torch']}, {kernels}GEMM "
         f"{gemm[0]:.0f} to {gemm[-1]:.0f} GFLOP/s; medians of {rows[0]['ratio']['plain']['n']} turns, "
         f"[least, most]; {result.code}.\n{_caveat(result)}"
     )

@@ -91,7 +91,12 @@ def test_options_that_do_not_go_together_are_refused(arguments, capsys):
 def test_every_tracked_record_is_a_result_of_a_known_kind_by_committed_code():
     kinds = {
         path: kind
-        for place, kind in {**PLACES, "tables/*/*.json": "table-cell", "bench/two-cores.json": "two-cores"}.items()
+        for place, kind in {
+            **PLACES,
+            "tables/*/*.json": "table-cell",
+            "bench/two-cores.json": "two-cores",
+            "bench/xeon.json": "speed",
+        }.items()
         for path in RECORDS.glob(place)
     }
     assert set(kinds) == set(RECORDS.rglob("*.json"))
