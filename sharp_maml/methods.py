@@ -29,7 +29,7 @@ from sharp_maml.base import (
 )
 from sharp_maml.compiled import compiled
 from sharp_maml.config import Config
-from sharp_maml.distributed import in_threads, mean_over_ranks
+from sharp_maml.distributed import in_threads, mean_over_ranks, on_streams
 from sharp_maml.matching import matching_method, matching_params
 from sharp_maml.meta import adapt, meta_gradient
 from sharp_maml.models import MODELS, Form, Model, in_bfloat16
@@ -181,6 +181,8 @@ def build(config: Config, *, channels: int) -> Experiment:
     execution = Execution(mean_over_ranks)
     if config.episode_threads > 1:
         execution = execution._replace(map_episodes=in_threads(config.episode_threads))
+    if config.cuda_graphs and config.device.startswith("cuda"):
+        execution = execution._replace(map_episodes=on_streams(config.device))
     if config.compile:
         execution = execution._replace(compile_episode=compiled(config.device))
 

@@ -194,6 +194,43 @@ def test_three_iterations_are_run_and_the_next_is_captured_once_and_replayed(dat
         assert torch.equal(iteration.rows, torch.from_numpy(rows(dataset, 2 * step)))
 
 
+class FakeStream:
+    """A stream that writes down what it waits for."""
+
+    def __init__(self, name: str, asked: list[str]) -> None:
+        self.name, self.asked = name, asked
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.asked.append(f"{self.name} waits for {other.name}")
+
+
+def test_each_episode_is_on_a_stream_of_its_own_between_what_comes_before_and_after(dataset, monkeypatch):
+    """The order of what is asked of CUDA, which is not there; without graphs nothing is asked."""
+    asked: list[str] = []
+    outer, own = FakeStream("outer", asked), (FakeStream(f"stream {number}", asked) for number in range(9))
+
+    @contextmanager
+    def on_stream(stream):
+        asked.append(f"on {stream.name}")
+        yield
+        asked.append("off")
+
+    for name, fake in {"is_available": lambda: True, "current_stream": lambda device: outer, "stream": on_stream,
+                       "Stream": lambda device: next(own)}.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, fake)
+    params = build(tiny_config(), channels=3).init(0)
+    episodes = [episode(dataset, "train", PROTOCOL, seed=0, index=index) for index in range(3)]
+    expected = build(tiny_config(device="cuda", **BOTH), channels=3).method.gradient(params, episodes)
+    assert asked == []
+    found = build(tiny_config(device="cuda", cuda_graphs=True, **BOTH), channels=3).method.gradient(params, episodes)
+    assert all(torch.equal(found.grad[name], expected.grad[name]) for name in params)
+    streams = [f"stream {number}" for number in range(3)]
+    forks = [line for name in streams for line in (f"{name} waits for outer", f"on {name}", "off")]
+    joins = [f"outer waits for {name}" for name in streams]
+    assert asked == [*forks, *joins] * (len(asked) // 12)
+    assert len(asked) >= 24  # at theta and at theta + eps
+
+
 def stop_within(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send this process a signal before the given meta-iteration."""
     original, calls = Iteration.__call__, []
