@@ -152,6 +152,16 @@ def network(config: Config, *, channels: int, form: Form = "fused") -> Model:
     )
 
 
+def _execution(config: Config) -> Execution:
+    """How the work of a meta-gradient is executed: by which ranks, threads or streams, compiled or not."""
+    execution = Execution(mean_over_ranks)
+    if config.episode_threads > 1:
+        execution = execution._replace(map_episodes=in_threads(config.episode_threads))
+    if config.cuda_graphs and config.device.startswith("cuda"):
+        execution = execution._replace(map_episodes=on_streams(config.device))
+    return execution._replace(compile_episode=compiled(config.device)) if config.compile else execution
+
+
 def build(config: Config, *, channels: int) -> Experiment:
     """Make the method that a configuration describes.
 
@@ -178,13 +188,7 @@ def build(config: Config, *, channels: int) -> Experiment:
     if config.precision == "bfloat16":
         model = in_bfloat16(model)
     dtype = getattr(torch, config.dtype)
-    execution = Execution(mean_over_ranks)
-    if config.episode_threads > 1:
-        execution = execution._replace(map_episodes=in_threads(config.episode_threads))
-    if config.cuda_graphs and config.device.startswith("cuda"):
-        execution = execution._replace(map_episodes=on_streams(config.device))
-    if config.compile:
-        execution = execution._replace(compile_episode=compiled(config.device))
+    execution = _execution(config)
 
     def init(seed: int) -> Params:
         generator = torch.Generator().manual_seed(seed)

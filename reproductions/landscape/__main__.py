@@ -20,7 +20,7 @@ from reproductions.landscape.figures import decisions, landscapes
 from reproductions.landscape.measure import SMOKE, Settings, measure_all
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
-from reproductions.tables.specification import Table, Tier, cells_of, load
+from reproductions.tables.specification import Cell, Table, Tier, cells_of, load
 from sharp_maml import Result, joint_sources, provenance, write_result
 from sharp_maml.paper import save_figure
 
@@ -61,7 +61,7 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
         if (value := getattr(options, name)) is not None and value < 1:
             raise TableError(f"--{name} must be >= 1, got {value}")
     every = cells_of(table, tier, seeds=options.seeds)
-    cells = [cell for cell in every if cell.config.method == "sharp-maml"]
+    cells = _of_whole_seeds([cell for cell in every if cell.config.method == "sharp-maml"], options.results, console)
     settings = SMOKE if tier.name == "smoke" else Settings()
     data = prepare_data(tier, options.data, options.results)
     origin = provenance(module="reproductions.landscape.decide")  # the code may change meanwhile
@@ -75,6 +75,16 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
         "decisions": decide(measured),
     }
     return Result("landscape", {**origin, "sources": joint_sources([origin["sources"], *held])}, payload)
+
+
+def _of_whole_seeds(cells: Sequence[Cell], results: Path, console: Console) -> Sequence[Cell]:
+    """The cells of those seeds of which all networks are there; the others are named. All cells if there is no such."""
+    missing = {cell.seed for cell in cells if not (cell.directory(results) / "best.safetensors").exists()}
+    whole = [cell for cell in cells if cell.seed not in missing]
+    if whole and missing:
+        seeds = ", ".join(map(str, sorted(missing)))
+        console.print(f"left out, since networks are missing in {results / cells[0].tier.name}: seeds {seeds}")
+    return whole or cells
 
 
 if __name__ == "__main__":

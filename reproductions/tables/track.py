@@ -51,8 +51,9 @@ def copy(runs: Sequence[tuple[Path, Record]], place: Path, *, networks: bool = F
     Args:
         runs: What `finished` found.
         place: The folder of the tier's records.
-        networks: Write also, as `<row>.safetensors`, the network with the highest accuracy on the validation classes:
-            parameters without the optimizer's state, which `python -m sharp_maml.evaluate` reads.
+        networks: Write also, as `<row>.safetensors`, the network with the highest accuracy on the validation classes,
+            of those that lie beside their records: parameters without the optimizer's state, which `sharp-maml
+            evaluate` reads.
 
     Returns:
         What was written, a line each.
@@ -60,7 +61,11 @@ def copy(runs: Sequence[tuple[Path, Record]], place: Path, *, networks: bool = F
     for _, record in runs:
         write_record(place / f"{record.name}-seed{record.seed}.json", record)
     told = [f"{place}: {len(runs)} records"] if runs else []
-    judged = [(run, record) for run, record in runs if networks and record.protocol["split"] == "test"]
+    judged = [
+        (run, record)
+        for run, record in runs
+        if networks and record.protocol["split"] == "test" and (run / "best.safetensors").exists()
+    ]
     for name in sorted({record.name for _, record in judged}):
         run, record = max((each for each in judged if each[1].name == name), key=lambda each: _best(each[1]))
         path = place / f"{name}.safetensors"

@@ -98,6 +98,9 @@ def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path
     assert main(command) == 0
     assert "measured" not in capsys.readouterr().out
     assert read_result(path, "landscape").payload["cells"] == record["cells"]
+    assert main([*command, "--seeds", "2"]) == 0  # the second was not trained
+    assert re.search(r"left out, since networks are missing in\s+\S+: seeds 6", capsys.readouterr().out)
+    assert read_result(path, "landscape").payload["cells"] == record["cells"]
 
 
 def test_the_tracked_record_was_made_by_committed_code_and_its_decisions_are_todays():

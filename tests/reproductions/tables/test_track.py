@@ -54,6 +54,20 @@ def test_records_are_copied_and_the_best_network_of_a_row_without_its_optimizer(
     assert again.accuracies == read_records(tracked / f"maml-seed{seed}.json")[0].accuracies
 
 
+def test_the_best_network_is_taken_of_those_that_are_there(results, tracked, tmp_path):
+    """Records may have come without their networks, as from the repository."""
+    for seed in (0, 1):
+        run = tmp_path / f"some/smoke/maml/seed{seed}"
+        run.mkdir(parents=True)
+        for name in ("record.json", "best.safetensors")[: 2 - seed]:
+            (run / name).write_bytes((results / f"smoke/maml/seed{seed}" / name).read_bytes())
+    told = track.copy(track.finished(TIERS["smoke"], tmp_path / "some"), tracked, networks=True)
+    assert [line.split(": ")[1].split(",")[0] for line in told] == ["2 records", "seed 0"]
+    (tmp_path / "some/smoke/maml/seed0/best.safetensors").unlink()
+    (told,) = track.copy(track.finished(TIERS["smoke"], tmp_path / "some"), tmp_path / "none", networks=True)
+    assert "2 records" in told
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
