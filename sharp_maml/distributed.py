@@ -1,4 +1,4 @@
-"""Several processes, threads or streams for one meta-batch, each with its share of the episodes.
+"""Several processes or threads for one meta-batch, each with its share of the episodes.
 
 The processes are the ranks of `torchrun`, or those that `run_in_processes` starts on one machine. The only thing that
 they exchange is the mean of a tree, taken before the upper ascent, so that N processes compute what one does.
@@ -216,36 +216,6 @@ def in_threads(n: int) -> Callable[[Callable[[Item], Result], Iterable[Item]], I
         return pool.map(function, items)
 
     return map_in_threads
-
-
-def on_streams(device: str) -> Callable[[Callable[[Item], Result], Iterable[Item]], Iterable[Result]]:
-    """A function like `map`, for `Execution`, that asks for each item on a stream of its own of a CUDA device.
-
-    Small operations of several episodes then run beside each other, also in a CUDA graph that is captured around them.
-    All streams begin after what the current stream was asked for before, and it goes on after all of them, so that no
-    memory is used again too early. Activations of all episodes are on the device at once.
-
-    Args:
-        device: The CUDA device.
-
-    Returns:
-        The function.
-    """
-    streams: list[torch.cuda.Stream] = []
-
-    def map_on_streams(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
-        outside, results = torch.cuda.current_stream(device), []
-        for place, item in enumerate(items):
-            if place == len(streams):
-                streams.append(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
-            streams[place].wait_stream(outside)
-            with torch.cuda.stream(streams[place]):
-                results.append(function(item))
-        for stream in streams[: len(results)]:
-            outside.wait_stream(stream)
-        return results
-
-    return map_on_streams
 
 
 def mean_over_ranks(params: Params) -> Params:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 from sharp_maml.base import Batch, Episode, MetaGradient, NonFiniteError, Params
 from sharp_maml.config import Config
 from sharp_maml.data import Dataset, Protocol, episode_rows, pixels_as_inputs
+from sharp_maml.distributed import Item, Result
 from sharp_maml.tree import norm
 
 log = logging.getLogger(__name__)
@@ -200,3 +201,33 @@ def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> N
         group |= {"lr": torch.tensor(group["lr"], device=device), "capturable": True}
     for state in optimizer.state.values():
         state["step"] = state["step"].to(device)
+
+
+def on_streams(device: str) -> Callable[[Callable[[Item], Result], Iterable[Item]], Iterable[Result]]:
+    """A function like `map`, for `Execution`, that asks for each item on a stream of its own of a CUDA device.
+
+    Small operations of several episodes then run beside each other, also in a CUDA graph that is captured around them.
+    All streams begin after what the current stream was asked for before, and it goes on after all of them, so that no
+    memory is used again too early. Activations of all episodes are on the device at once.
+
+    Args:
+        device: The CUDA device.
+
+    Returns:
+        The function.
+    """
+    streams: list[torch.cuda.Stream] = []
+
+    def map_on_streams(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterable[Result]:
+        outside, results = torch.cuda.current_stream(device), []
+        for place, item in enumerate(items):
+            if place == len(streams):
+                streams.append(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+            streams[place].wait_stream(outside)
+            with torch.cuda.stream(streams[place]):
+                results.append(function(item))
+        for stream in streams[: len(results)]:
+            outside.wait_stream(stream)
+        return results
+
+    return map_on_streams

@@ -29,7 +29,8 @@ from sharp_maml.base import (
 )
 from sharp_maml.compiled import compiled
 from sharp_maml.config import Config
-from sharp_maml.distributed import in_threads, mean_over_ranks, on_streams
+from sharp_maml.distributed import in_threads, mean_over_ranks
+from sharp_maml.graphs import on_streams
 from sharp_maml.matching import matching_method, matching_params
 from sharp_maml.meta import adapt, meta_gradient
 from sharp_maml.models import MODELS, Form, Model, in_bfloat16
