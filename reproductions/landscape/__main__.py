@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tier", default="demo", choices=sorted(tiers), help="whose checkpoints; default: demo")
     parser.add_argument("--data", type=Path, help="directory of miniImageNet, for the tiers cpu and paper")
     parser.add_argument("--seeds", type=int, help="training seeds of every row; default: the table's")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="measure these rows of the table only")
     parser.add_argument("--jobs", type=int, default=2, help="checkpoints that are measured at a time; default: 2")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
     options = parser.parse_args(arguments)
@@ -60,8 +61,12 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
     for name in ("seeds", "jobs"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise TableError(f"--{name} must be >= 1, got {value}")
-    every = cells_of(table, tier, seeds=options.seeds)
-    cells = _of_whole_seeds([cell for cell in every if cell.config.method == "sharp-maml"], options.results, console)
+    cells = [cell for cell in cells_of(table, tier, seeds=options.seeds) if cell.config.method == "sharp-maml"]
+    known = list(dict.fromkeys(cell.row.name for cell in cells))
+    if unknown := sorted(set(options.rows or known) - set(known)):
+        raise TableError(f"unknown rows {unknown}; networks that adapt are those of {known}")
+    wanted = [cell for cell in cells if cell.row.name in (options.rows or known)]
+    cells = _of_whole_seeds(wanted, options.results, console)
     settings = SMOKE if tier.name == "smoke" else Settings()
     data = prepare_data(tier, options.data, options.results)
     origin = provenance(module="reproductions.landscape.decide")  # the code may change meanwhile
@@ -77,7 +82,7 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
     return Result("landscape", {**origin, "sources": joint_sources([origin["sources"], *held])}, payload)
 
 
-def _of_whole_seeds(cells: Sequence[Cell], results: Path, console: Console) -> Sequence[Cell]:
+def _of_whole_seeds(cells: list[Cell], results: Path, console: Console) -> list[Cell]:
     """The cells of those seeds of which all networks are there; the others are named. All cells if there is no such."""
     missing = {cell.seed for cell in cells if not (cell.directory(results) / "best.safetensors").exists()}
     whole = [cell for cell in cells if cell.seed not in missing]

@@ -77,6 +77,11 @@ def test_a_missing_checkpoint_names_the_command_that_trains_it(tmp_path, capsys)
     assert "make reproduce-table1 TABLE=landscape TIER=smoke SEEDS=1" in capsys.readouterr().err
 
 
+def test_a_row_that_is_not_there_is_refused(tmp_path, capsys):
+    assert main(["--tier", "smoke", "--results", str(tmp_path), "--rows", "maml", "flat"]) == 2
+    assert "unknown rows ['flat']; networks that adapt are those of ['maml', 'low', " in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path, capsys):
     trained = ["--tier", "smoke", "--results", str(tmp_path), "--table", "landscape", "--allow-dirty"]
@@ -98,6 +103,8 @@ def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path
     assert main(command) == 0
     assert "measured" not in capsys.readouterr().out
     assert read_result(path, "landscape").payload["cells"] == record["cells"]
+    assert main([*command, "--rows", "up", "maml"]) == 0
+    assert {cell["row"] for cell in read_result(path, "landscape").payload["cells"]} == {"up", "maml"}
     assert main([*command, "--seeds", "2"]) == 0  # the second was not trained
     assert re.search(r"left out, since networks are missing in\s+\S+: seeds 6", capsys.readouterr().out)
     assert read_result(path, "landscape").payload["cells"] == record["cells"]
