@@ -16,7 +16,7 @@ from sharp_maml import Record
 
 HEAD = """# The tables, rerun
 
-Every table that has been run, from tracked [records](../records/). Each stands on the data and the budget under it, and
+Every table that has been run, from tracked records in `records/`. Each stands on the data and the budget under it, and
 says nothing about others. What a number means: [protocol](protocol.md). What was fixed before miniImageNet was run:
 [plan](plan.md). In a terminal: `python -m reproductions.tables --tier TIER --table TABLE --tracked`.
 """
