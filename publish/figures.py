@@ -17,13 +17,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks import figure as speed
-from publish import tables
-from publish.pages import TIER
-from reproductions.landscape.accuracy import points
-from reproductions.landscape.figures import accuracy_beside_sharpness, landscapes
+from publish import landscapes, tables
+from reproductions.landscape.figures import accuracy_beside_sharpness
+from reproductions.landscape.figures import landscapes as planes_and_measures
 from reproductions.sensitivity.figure import drawn
-from reproductions.tables.records import tracked_records
-from reproductions.tables.specification import load
 from sharp_maml import read_result, write_atomically
 from sharp_maml.paper import save_figure
 from theory.check import calibration
@@ -72,17 +69,22 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
         every[theory / f"{kind}.png"] = Drawing(str(result), partial(_drawn, draw_payload, result.payload))
     result = read_result(records / "bench/speed.json", "speed")
     every[figures / "performance.png"] = Drawing(str(result), partial(_drawn, speed.draw, result.payload))
-    for kind, drawn_of in {"landscape": landscapes, "sensitivity": drawn}.items():
-        for path in sorted((records / kind).glob("*.json")):
-            result = read_result(path, kind)
-            name = kind if path.stem == TIER else f"{kind}-{path.stem}"
-            every[figures / f"{name}.png"] = Drawing(str(result), partial(_drawn, drawn_of, result.payload))
+    for path in sorted((records / "sensitivity").glob("*.json")):
+        result = read_result(path, "sensitivity")
+        every[figures / f"sensitivity-{path.stem}.png"] = Drawing(str(result), partial(_drawn, drawn, result.payload))
+    for of in landscapes.measured(records):
+        of_tier, payload = figures / f"landscape-{of.tier.name}.png", of.result.payload
+        every[of_tier] = Drawing(str(of.result), partial(_drawn, planes_and_measures, payload))
+        if of.points:
+            beside = partial(accuracy_beside_sharpness, of.points)
+            shows = repr(of.points) + repr(payload["labels"])
+            every[figures / f"flatness-{of.tier.name}.png"] = Drawing(shows, partial(_drawn, beside, payload["labels"]))
     for each in tables.shown(records):
         every[figures / f"{each.name}.png"] = Drawing(each.markdown, each.draw)
         if each.has_curves:
             shows = repr([(record.name, record.seed, record.learning_curve) for record in each.records])
             every[figures / f"{each.name}-curves.png"] = Drawing(shows, each.draw_curves)
-    return every | _flatness(records, figures)
+    return every
 
 
 def digest_of(path: Path) -> str | None:
@@ -105,21 +107,6 @@ def stamped(png: bytes, digest: str) -> bytes:
     chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
     header = 8 + 25  # signature, and the chunk IHDR
     return png[:header] + chunk + png[header:]
-
-
-def _flatness(records: Path, figures: Path) -> dict[Path, Drawing]:
-    """Accuracy beside sharpness, for each tier whose networks have records of both."""
-    every_table, tiers = load()
-    every = {}
-    for path in sorted((records / "landscape").glob("*.json")):
-        tier, measured = tiers[path.stem], read_result(path, "landscape").payload
-        found = points(tracked_records(every_table[tier.tables[0]], tier, records / "tables"), measured)
-        if found:
-            shown = partial(accuracy_beside_sharpness, found)
-            every[figures / f"flatness-{tier.name}.png"] = Drawing(
-                repr(found) + repr(measured["labels"]), partial(_drawn, shown, measured["labels"])
-            )
-    return every
 
 
 def _claim(verdict: Verdict, path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import page as bench
-from publish import tables
+from publish import landscapes, tables
 from reproductions.study import put_between
 from reproductions.tables.lines import Line
 from sharp_maml import Result, read_result
@@ -66,13 +66,16 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
     path = records / "bench/gpu.json"
     texts[root / "docs/gpu.md"] = bench.gpu_page(read_result(path, "gpu") if path.exists() else None)
     passages = {"clusters": _clusters(read_result(records / "clusters.json", "clusters"))}
-    passages |= bench.tables(records) | _accuracies(records) | _landscape(records)
-    passages |= _as_trained(verdicts) | assumptions(records)
+    passages |= bench.tables(records) | _accuracies(records) | _as_trained(verdicts)
+    passages |= assumptions(records)
+    for each in landscapes.measured(records):
+        passages |= each.passages
     for name in FILLED:
         text = (root / name).read_text(encoding="utf-8")
-        for mark, passage in passages.items():
-            if f"<!-- {mark}: begin -->" in text:
-                text = put_between(text, mark, passage)
+        for mark in re.findall("<!-- ([a-z0-9-]+): begin -->", text):
+            if mark not in passages:
+                raise ValueError(f"{name}: nothing is printed between the marks {mark!r}: no record, or another name")
+            text = put_between(text, mark, passages[mark])
         texts[root / name] = text
     return texts
 
@@ -102,22 +105,6 @@ def _verdicts(lines: Sequence[Line]) -> str:
     return f"{' to '.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds: {said}"
 
 
-def _landscape(records: Path) -> dict[str, str]:
-    """In how many measures each variant's landscape is smoother than MAML's, and which code says so."""
-    result = read_result(records / f"landscape/{TIER}.json", "landscape")
-    return {"landscape": smoothness(result.payload["decisions"]), "landscape-caveat": _after(result)}
-
-
-def smoothness(decisions: Sequence[dict[str, Any]]) -> str:
-    """The decisions on a landscape, counted by row."""
-    counts = []
-    for row in dict.fromkeys(line["row"] for line in decisions):
-        mine = [line["verdict"] for line in decisions if line["row"] == row]
-        counts.append(f"*{row}* smoother in {mine.count('smoother')} of {len(mine)} measures")
-    worse = sum(line["verdict"] == "less smooth" for line in decisions)
-    return f"{', '.join(counts)}; less smooth in {worse or 'none'}"
-
-
 def _as_trained(verdicts: Sequence[Verdict]) -> dict[str, str]:
     """How often the bound of what Sharp-MAML trains is larger, and smaller, than that of what MAML trains."""
     (verdict,) = (verdict for verdict in verdicts if verdict.claim.id == "generalization_as_trained")
@@ -142,8 +129,3 @@ def assumptions(records: Path) -> dict[str, str]:
     """What the rate's theorem asks, at the checkpoints of trained networks."""
     record = read_result(records / "theory/regime.json", "regime").payload
     return {"regime": "\n".join([*regime_page.verdicts(record), ""])}
-
-
-def _after(result: Result) -> str:
-    """What is to be said of a result at the end of a caption."""
-    return f" {result.caveat}" if result.caveat else ""

@@ -12,13 +12,16 @@ from PIL import Image
 from publish import __main__ as command
 from publish import figures
 from publish.fresh import PLACES, bring
-from publish.pages import FILLED, assumptions, larger_and_smaller, smoothness
+from publish.landscapes import flatness, smoothness
+from publish.pages import FILLED, assumptions, larger_and_smaller
+from reproductions.landscape.accuracy import Point
 from reproductions.landscape.measure import MEASURES
 from reproductions.study import RECORDS, ROOT
 from sharp_maml import KINDS, Result, read_records, read_result, write_record, write_result
 from theory.check.claim import Item
 from theory.check.verdicts import read
 
+FIRST = next(iter(MEASURES))
 PAGES = (
     *FILLED,
     "docs/settings.md",
@@ -136,6 +139,29 @@ def test_decisions_on_a_landscape_are_counted_by_row():
     assert smoothness(lines) == f"{said}none"
     lines[-1]["verdict"] = "less smooth"
     assert smoothness(lines) == f"{said}1"
+
+
+def test_flat_networks_are_said_to_be_more_accurate_where_the_interval_of_the_rank_correlation_says_so():
+    def network(row: str, seed: int, test: float, eigenvalue: float) -> Point:
+        return Point(row, seed, test, test + seed, dict.fromkeys(MEASURES, 1.0 + seed % 3) | {FIRST: eigenvalue})
+
+    flat = [
+        network(row, seed, 30 + seed + i, -seed - i / 2) for seed in range(6) for i, row in enumerate(("maml", "low"))
+    ]
+    assert "are more accurate in 1 of 6 measures, less accurate in none" in flatness(flat)
+    assert flatness(flat).endswith("in points less MAML's: *low* +0.00 [0.00, 0.00]")
+    sharp = [replace(point, sharpness=point.sharpness | {FIRST: -point.sharpness[FIRST]}) for point in flat]
+    assert "are more accurate in none of 6 measures, less accurate in 1" in flatness(sharp)
+    assert "over 12 networks" in flatness(sharp)
+
+
+def test_a_mark_that_no_record_fills_is_named(checkout, verdicts_once, capsys):
+    page = checkout / "README.md"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(text.replace("<!-- landscape-demo: begin -->", "<!-- landscape-moon: begin -->"), encoding="utf-8")
+    assert command.main([], checkout) == 2
+    assert "README.md: nothing is printed between the marks 'landscape-moon'" in capsys.readouterr().err
+    page.write_text(text, encoding="utf-8")
 
 
 def test_the_ledger_says_what_the_theorem_asks_at_the_trained_networks_of_the_record():

@@ -1,0 +1,68 @@
+"""What the records of landscapes say, tier by tier: smoother or not, and whether flat networks are more accurate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reproductions.landscape.accuracy import Point, gaps, points, rank_correlation
+from reproductions.landscape.measure import MEASURES
+from reproductions.tables.records import tracked_records
+from reproductions.tables.specification import Tier, load
+from sharp_maml import Result, read_result
+
+
+@dataclass(frozen=True)
+class Landscapes:
+    """The landscapes of a tier's networks, and those networks that have an accuracy beside their sharpness."""
+
+    tier: Tier
+    result: Result
+    points: Sequence[Point]
+
+    @property
+    def passages(self) -> dict[str, str]:
+        """What pages print of them, by the mark between which it stands."""
+        name, caveat = self.tier.name, self.result.caveat
+        found = {
+            f"landscape-{name}": smoothness(self.result.payload["decisions"]),
+            f"landscape-{name}-caveat": f" {caveat}" if caveat else "",
+        }
+        return found | ({f"flatness-{name}": flatness(self.points)} if self.points else {})
+
+
+def measured(records: Path) -> Iterator[Landscapes]:
+    """Every tier whose landscapes were measured, by name."""
+    tables, tiers = load()
+    for path in sorted((records / "landscape").glob("*.json")):
+        tier, result = tiers[path.stem], read_result(path, "landscape")
+        of_table = tracked_records(tables[tier.tables[0]], tier, records / "tables")
+        yield Landscapes(tier, result, points(of_table, result.payload))
+
+
+def smoothness(decisions: Sequence[dict[str, Any]]) -> str:
+    """The decisions on a landscape, counted by row."""
+    counts = []
+    for row in dict.fromkeys(line["row"] for line in decisions):
+        mine = [line["verdict"] for line in decisions if line["row"] == row]
+        counts.append(f"*{row}* smoother in {mine.count('smoother')} of {len(mine)} measures")
+    worse = sum(line["verdict"] == "less smooth" for line in decisions)
+    return f"{', '.join(counts)}; less smooth in {worse or 'none'}"
+
+
+def flatness(found: Sequence[Point]) -> str:
+    """Rank correlations of accuracy and sharpness, and the gap between classes, as a difference to MAML's."""
+    accuracies = [point.test for point in found]
+    correlations = [rank_correlation([point.sharpness[name] for point in found], accuracies) for name in MEASURES]
+    flatter = sum(r.high < 0 for r in correlations)
+    sharper = sum(r.low > 0 for r in correlations)
+    low, high = (choose(r.mean for r in correlations) for choose in (min, max))
+    moved = ", ".join(f"*{row}* {gap.mean:+.2f} [{gap.low:.2f}, {gap.high:.2f}]" for row, gap in gaps(found).items())
+    return (
+        f"over {len(found)} networks the rank correlation of accuracy and sharpness is {low:.2f} to {high:.2f}, by "
+        f"measure; its interval says that flatter ones are more accurate in {flatter or 'none'} of {len(MEASURES)} "
+        f"measures, less accurate in {sharper or 'none'}. Accuracy on training classes less that on test classes, in "
+        f"points less MAML's: {moved}"
+    )
