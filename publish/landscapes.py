@@ -9,6 +9,7 @@ from typing import Any
 
 from reproductions.landscape.accuracy import Point, gaps, points, rank_correlation
 from reproductions.landscape.measure import MEASURES
+from reproductions.tables.lines import interval
 from reproductions.tables.records import tracked_records
 from reproductions.tables.specification import Tier, load
 from sharp_maml import Result, read_result
@@ -59,7 +60,7 @@ def flatness(found: Sequence[Point]) -> str:
     flatter = sum(r.high < 0 for r in correlations)
     sharper = sum(r.low > 0 for r in correlations)
     low, high = (choose(r.mean for r in correlations) for choose in (min, max))
-    moved = ", ".join(f"*{row}* {gap.mean:+.2f} [{gap.low:.2f}, {gap.high:.2f}]" for row, gap in gaps(found).items())
+    moved = ", ".join(f"*{row}* {gap.mean:+.2f} {interval(gap)}" for row, gap in gaps(found).items())
     return (
         f"over {len(found)} networks the rank correlation of accuracy and sharpness is {low:.2f} to {high:.2f}, by "
         f"measure; its interval says that flatter ones are more accurate in {flatter or 'none'} of {len(MEASURES)} "

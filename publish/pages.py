@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks import page as bench
 from publish import landscapes, tables
+from reproductions.sensitivity.measure import shifts
 from reproductions.study import put_between
-from reproductions.tables.lines import Line
+from reproductions.tables.lines import Line, interval
 from sharp_maml import Result, read_result
 from sharp_maml.config import reference
 from tests.theory import mutants
@@ -67,7 +68,7 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
     texts[root / "docs/gpu.md"] = bench.gpu_page(read_result(path, "gpu") if path.exists() else None)
     passages = {"clusters": _clusters(read_result(records / "clusters.json", "clusters"))}
     passages |= bench.tables(records) | _accuracies(records) | _as_trained(verdicts)
-    passages |= assumptions(records)
+    passages |= assumptions(records) | _sensitivities(records)
     for each in landscapes.measured(records):
         passages |= each.passages
     for name in FILLED:
@@ -103,6 +104,20 @@ def _verdicts(lines: Sequence[Line]) -> str:
     seeds = sorted({line.runs for line in variants})
     said = "; ".join(f"*{line.label.removeprefix('Sharp-MAML ')}* {line.verdict}" for line in variants)
     return f"{' to '.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds: {said}"
+
+
+def _sensitivities(records: Path) -> dict[str, str]:
+    """How far each choice of the protocol moves the accuracy of a tier's networks, in markdown."""
+    found = {}
+    for path in sorted((records / "sensitivity").glob("*.json")):
+        result = read_result(path, "sensitivity")
+        payload = result.payload
+        moved = shifts(payload["accuracies"])
+        lines = ["| changed | shift, points | 95% interval over training seeds |", "|---|--:|--:|"]
+        lines += [f"| {name} | {shift.mean:+.2f} | {interval(shift)} |" for name, shift in moved.items()]
+        said = f"{payload['label']}, tier {path.stem}, {len(payload['accuracies'])} networks; {result.code}."
+        found[f"sensitivity-{path.stem}"] = "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat])), ""])
+    return found
 
 
 def _as_trained(verdicts: Sequence[Verdict]) -> dict[str, str]:

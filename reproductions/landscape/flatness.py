@@ -16,6 +16,7 @@ from reproductions import study
 from reproductions.landscape import figures
 from reproductions.landscape.accuracy import gaps, points, rank_correlation
 from reproductions.landscape.measure import MEASURES
+from reproductions.tables.lines import interval
 from reproductions.tables.records import finished_records, tracked_records
 from reproductions.tables.specification import Tier, load
 from sharp_maml import Record, read_result
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])
             console.print(f"accuracy against {title}: rank correlation {r:.2f}, {r.n} networks")
         for row, estimate in gaps(found).items():
-            console.print(f"{row}: gap from training to test classes, less that of MAML: {estimate:+.2f}")
+            difference = f"{estimate.mean:+.2f} {interval(estimate)}"
+            console.print(f"{row}: gap from training to test classes, less that of MAML: {difference}", markup=False)
         console.print(f"figure: {path}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ from reproductions.sensitivity.figure import drawn
 from reproductions.sensitivity.measure import judge, shifts
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
-from reproductions.tables.lines import printed_gain
+from reproductions.tables.lines import interval, printed_gain
 from reproductions.tables.specification import Table, Tier, cells_of, load
 from sharp_maml import NonFiniteError, Result, joint_sources, keep_freed_memory, provenance, write_result
 from sharp_maml.paper import save_figure
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_result(path, result)
         save_figure(drawn(result.payload), figure)
         for name, estimate in shifts(result.payload["accuracies"]).items():
-            console.print(f"{name}: {estimate:+.2f}", highlight=False)
+            console.print(f"{name}: {estimate.mean:+.2f} {interval(estimate)}", highlight=False, markup=False)
         console.print(f"record: {path}, figure: {figure}")
     except KeyboardInterrupt:
         console.print("stopped; what was judged is kept: the same command goes on from there")

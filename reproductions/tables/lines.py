@@ -44,27 +44,28 @@ class Line:
             self.label,
             "—" if self.source is None else f"{self.source:.2f}" + (" (quoted)" if self.quoted else ""),
             _centre(self.accuracy),
-            _range(self.seeds),
+            interval(self.seeds),
             _centre(self.support),
-            "—" if self.difference is None else f"{self.difference.mean:+.2f} {_range(self.difference)}",
+            "—" if self.difference is None else f"{self.difference.mean:+.2f} {interval(self.difference)}",
             "—" if self.source_difference is None else f"{self.source_difference:+.2f}",
             self.verdict,
             str(self.runs) if self.runs else "—",
         )
 
 
-def _centre(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "—"
-    return f"{estimate.mean:.2f} ± {(estimate.high - estimate.low) / 2:.2f}"
-
-
-def _range(estimate: Estimate | None) -> str:
+def interval(estimate: Estimate | None) -> str:
+    """An estimate's interval as it stands in a table, in brackets."""
     if estimate is None:
         return "—"
     if math.isinf(estimate.low):
         return "[one run: no interval]"
     return f"[{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def _centre(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "—"
+    return f"{estimate.mean:.2f} ± {(estimate.high - estimate.low) / 2:.2f}"
 
 
 def accuracies(record: Record, mode: str) -> NDArray[np.float64]:
