@@ -42,15 +42,14 @@ def tables(records: Path) -> dict[str, str]:
     Args:
         records: The folder of all records.
     """
-    kinds = {"speed": "speed", "two-cores": "two-cores", "xeon": "speed", "training": "training"}
-    speed, other, xeon, training = (read_result(records / f"bench/{name}.json", kind) for name, kind in kinds.items())
+    kinds = {"speed": "speed", "two-cores": "two-cores", "training": "training"}
+    speed, other, training = (read_result(records / f"bench/{name}.json", kind) for name, kind in kinds.items())
     measured = speed.payload
     return {
         "bench": front_table(measured) + f"\n{machine(speed)}",
         "bench-machine": machine(speed),
         "bench-table": full_table(measured),
         "bench-two-cores": other_machine(other),
-        "bench-xeon": other_machine(xeon),
         "bench-peers": peers_table(measured),
         "bench-profile": profile_table(measured),
         "bench-convolutions": convolution_rates(measured, speed.provenance["threads"]),

@@ -61,7 +61,7 @@ class Shown:
     def draw(self, path: Path) -> None:
         """Accuracies and paired differences, under what the verdicts say."""
         baseline = self.table.baseline.label
-        forms.figure(forms.says(baseline, self.lines), baseline, self.lines, [], path)
+        forms.figure(f"{self.tier.label}. {forms.says(baseline, self.lines)}", baseline, self.lines, [], path)
 
     def draw_curves(self, path: Path) -> None:
         """Learning curves on the validation classes."""

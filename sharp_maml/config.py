@@ -43,7 +43,7 @@ DIGEST_SCHEMA = 2
 """Version of the meaning of a digest: raised when a default changes, or a setting comes to mean something else."""
 
 _IN_A_GRAPH = {"method": "sharp-maml", "optimizer": "adam", "ascent_every": 1, "episode_threads": 1, "compile": False}
-"""What a meta-iteration must be to be captured: the same each time, on one stream, with an optimizer that can be."""
+"""What a meta-iteration must be to be captured: the same each time, with an optimizer that can be."""
 
 
 def _is(

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from reproductions import study
-from reproductions.landscape.decide import decide
+from reproductions.landscape.decide import BASELINE, decide
 from reproductions.landscape.figures import decisions, landscapes
 from reproductions.landscape.measure import SMOKE, Settings, measure_all
 from reproductions.tables.check import TableError
@@ -65,6 +65,8 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
     known = list(dict.fromkeys(cell.row.name for cell in cells))
     if unknown := sorted(set(options.rows or known) - set(known)):
         raise TableError(f"unknown rows {unknown}; networks that adapt are those of {known}")
+    if options.rows and BASELINE not in options.rows:
+        raise TableError(f"--rows must have {BASELINE}, which the others are compared with")
     wanted = [cell for cell in cells if cell.row.name in (options.rows or known)]
     cells = _of_whole_seeds(wanted, options.results, console)
     settings = SMOKE if tier.name == "smoke" else Settings()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -129,15 +130,9 @@ def _escape(text: str) -> str:
 
 def says(baseline: str, lines: Sequence[Line]) -> str:
     """What the verdicts say of all rows together, in a sentence."""
-    compared = [line.verdict for line in lines if line.difference is not None]
-    words = {
-        "gain excluded": "without the printed gain", "gain confirmed": "with the printed gain",
-        "more accurate": "more accurate", "less accurate": "less accurate", "equivalent": "equivalent",
-        "not enough runs": "undecided", "one seed": "of a single seed, which decides nothing",
-    }  # fmt: skip
-    counts = {said: sum(verdict in each for each in compared) for verdict, said in words.items()}
-    found = ", ".join(f"{count} {said}" for said, count in counts.items() if count)
-    return f"The verdicts on {len(compared)} rows beside {baseline}: {found}."
+    verdicts = Counter(line.verdict.split(":")[0] for line in lines if line.difference is not None)
+    found = "; ".join(f"{verdict} in {rows} row{'s' * (rows > 1)}" for verdict, rows in verdicts.most_common())
+    return f"Beside {baseline}: {found or 'nothing to compare'}."
 
 
 def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str], path: Path) -> None:

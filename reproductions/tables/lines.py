@@ -184,7 +184,7 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         f"shot(s) and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are "
         "the best on the validation classes.",
         "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over "
-        "seeds.",
+        "seeds; these are a row's own, and verdicts allow for the number of rows.",
         "Verdict: t-tests on the differences over seeds, each question asked of all rows with Holm's correction at "
         f"{100 * LEVEL:g}%"
         + (

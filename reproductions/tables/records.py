@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from reproductions.study import RECORDS
+from reproductions.tables.lines import on_other_data
 from reproductions.tables.specification import Table, Tier, load
 from sharp_maml import Record, read_records
 
@@ -29,6 +30,7 @@ def tables_run(find: Callable[[Table, Tier], Sequence[Record]]) -> Iterator[tupl
     """Every table of every tier that has been run, at least in part, with its records.
 
     A table has been run where a row has a record that no earlier table of the tier has, and that is not the baseline.
+    One that was run on other data than the tier's is under their name, and is compared with nothing of the source.
 
     Args:
         find: `tracked_records` or `finished_records`, of one place.
@@ -40,4 +42,4 @@ def tables_run(find: Callable[[Table, Tier], Sequence[Record]]) -> Iterator[tupl
             earlier = chain.from_iterable(tables[name].rows for name in tier.tables[:place])
             own = {record.name for record in records} - {table.baseline.name, *(row.name for row in earlier)}
             if own:
-                yield table, tier, records
+                yield *on_other_data(table, tier, records), records

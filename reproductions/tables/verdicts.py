@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ MARGIN = 0.87
 the source prints, 48.87 - 47.13."""
 
 POWER = 0.8
-"""Probability with which the number of seeds that is called needed would decide, were there no difference at all."""
+"""Probability with which the number of seeds that is called needed would decide; see `power`."""
 
 MOST_SEEDS = 1000
 
@@ -118,7 +119,8 @@ def decide(differences: Mapping[str, Sequence[float]], gains: Mapping[str, float
         if said:
             return ", ".join(said)
         asked = [each for each in differences if each in gains] if row in gains else differences
-        needed = seeds_needed(spread, gains.get(row), rows=len(asked))
+        mean = float(np.mean(differences[row]))
+        needed = seeds_needed(spread, gains.get(row), rows=len(asked), difference=mean)
         count = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
         return f"not enough runs: {count} seeds needed"
 
@@ -134,29 +136,33 @@ def pooled_deviation(differences: Mapping[str, Sequence[float]]) -> float:
     return math.sqrt(squares / freedom)
 
 
-def power(n: int, deviation: float, gain: float | None, *, rows: int) -> float:
-    """Probability that n seeds decide a row whose true difference is 0, at Bonferroni's share of the level.
+def power(n: int, deviation: float, gain: float | None, *, rows: int, difference: float = 0.0) -> float:
+    """Probability that n seeds decide a row, at Bonferroni's share of the level.
 
-    With a gain g: that D >= g is rejected. Without: that equivalence within `MARGIN` is shown. Both from the noncentral
-    t distribution, with g sqrt(n) / s and m sqrt(n) / s.
+    With a gain g: that D >= g is rejected, were D = 0. Without: where the difference d that was found is outside of
+    `MARGIN`, that its sign is shown, were D = d; inside, that equivalence is, were D = 0. All from the noncentral t
+    distribution, with g sqrt(n) / s, |d| sqrt(n) / s and m sqrt(n) / s.
 
     Args:
         n: Seeds, at least 2.
         deviation: Standard deviation s of the difference over seeds, > 0.
         gain: The gain g that the source prints, or None.
         rows: How many rows share the level.
+        difference: The difference d that was found; without a gain.
 
     Returns:
         The probability.
     """
-    quantile = stdtrit(n - 1, 1 - LEVEL / rows)
-    reach = (MARGIN if gain is None else gain) * math.sqrt(n) / deviation
-    one_side = float(nct.sf(quantile, n - 1, reach))
-    return one_side if gain is not None else max(0.0, 2 * one_side - 1)
+    is_of_sign = gain is None and abs(difference) > MARGIN
+    quantile = stdtrit(n - 1, 1 - LEVEL / (2 * rows if is_of_sign else rows))
+    distance = abs(difference) if is_of_sign else MARGIN if gain is None else gain
+    one_side = float(nct.sf(quantile, n - 1, distance * math.sqrt(n) / deviation))
+    return one_side if gain is not None or is_of_sign else max(0.0, 2 * one_side - 1)
 
 
-def seeds_needed(deviation: float, gain: float | None, *, rows: int) -> int:
+def seeds_needed(deviation: float, gain: float | None, *, rows: int, difference: float = 0.0) -> int:
     """The smallest number of seeds with `POWER`, see `power`; 0 where `MOST_SEEDS` are not enough."""
     if deviation == 0:
         return 2
-    return next((n for n in range(2, MOST_SEEDS + 1) if power(n, deviation, gain, rows=rows) >= POWER), 0)
+    of = partial(power, deviation=deviation, gain=gain, rows=rows, difference=difference)
+    return next((n for n in range(2, MOST_SEEDS + 1) if of(n) >= POWER), 0)

@@ -98,7 +98,6 @@ def test_every_tracked_record_is_a_result_of_a_known_kind_by_committed_code():
             **PLACES,
             "tables/*/*.json": "table-cell",
             "bench/two-cores.json": "two-cores",
-            "bench/xeon.json": "speed",
         }.items()
         for path in RECORDS.glob(place)
     }

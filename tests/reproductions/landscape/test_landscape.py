@@ -77,9 +77,16 @@ def test_a_missing_checkpoint_names_the_command_that_trains_it(tmp_path, capsys)
     assert "make reproduce-table1 TABLE=landscape TIER=smoke SEEDS=1" in capsys.readouterr().err
 
 
-def test_a_row_that_is_not_there_is_refused(tmp_path, capsys):
-    assert main(["--tier", "smoke", "--results", str(tmp_path), "--rows", "maml", "flat"]) == 2
-    assert "unknown rows ['flat']; networks that adapt are those of ['maml', 'low', " in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["maml", "flat"], "unknown rows ['flat']; networks that adapt are those of ['maml', 'low', "),
+        (["low", "up"], "--rows must have maml, which the others are compared with"),
+    ],
+)
+def test_rows_that_cannot_be_compared_are_refused(tmp_path, capsys, rows, message):
+    assert main(["--tier", "smoke", "--results", str(tmp_path), "--rows", *rows]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -257,15 +257,17 @@ def test_a_figure_is_written_for_any_number_of_rows(drawn, lines):
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
-        (["gain excluded"] * 2 + ["gain excluded, less accurate"], "3 without the printed gain, 1 less accurate."),
-        (["gain confirmed", "more accurate"], "1 with the printed gain, 1 more accurate."),
-        (["equivalent within 0.87 points", "not enough runs: about 9 seeds needed"], "1 equivalent, 1 undecided."),
-        (["one seed decides nothing"], "1 of a single seed, which decides nothing."),
+        (
+            ["gain excluded"] * 2 + ["gain excluded, less accurate"],
+            "gain excluded in 2 rows; gain excluded, less accurate in 1 row.",
+        ),
+        ([f"not enough runs: about {n} seeds needed" for n in (9, 4)], "not enough runs in 2 rows."),
+        ([], "nothing to compare."),
     ],
 )
 def test_the_sentence_counts_the_verdicts_of_the_rows_that_are_compared(verdicts, said):
     lines = [BASELINE, QUOTED, *(replace(LOW, verdict=verdict) for verdict in verdicts)]
-    assert forms.says("MAML", lines) == f"The verdicts on {len(verdicts)} rows beside MAML: {said}"
+    assert forms.says("MAML", lines) == f"Beside MAML: {said}"
 
 
 def test_a_figure_is_closed_after_it_was_written(tmp_path):

@@ -88,6 +88,20 @@ def test_a_table_has_been_run_where_a_row_of_its_own_has_a_record():
     assert run_on("random") == [("mechanism", "demo", 1)]
 
 
+def test_a_table_that_was_run_on_other_data_is_under_their_name_and_compared_with_nothing():
+    def run_on(name):
+        low = replace(record("low"), data_name=name)
+        ((table, _, _),) = tables_run(
+            lambda table, tier: [low] if (table.name, tier.name) == ("miniimagenet", "cpu") else []
+        )
+        return table.title, {row.source for row in table.rows}
+
+    assert run_on("own images") == ("Table 1 on miniImageNet: 5-way 1-shot accuracy, on own images", {None})
+    title, printed = run_on("miniimagenet")
+    assert title == "Table 1 on miniImageNet: 5-way 1-shot accuracy"
+    assert 49.6 in printed
+
+
 def test_the_table_of_tracked_records_is_printed_and_written_in_four_forms(place, capsys):
     track(place, *pairs("low", [1.5, 1.75, 2.0]))
     assert command(place, "--tracked") == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -113,31 +115,38 @@ def test_without_any_difference_hardly_any_table_says_that_there_is_one():
     assert 0.03 < excluded / 2000 < 0.065  # the level is used, not merely kept
 
 
-@pytest.mark.parametrize(("gain", "n"), [(2.47, 4), (1.74, 5), (None, 8), (None, 20)])
-def test_the_power_is_that_of_simulated_runs(gain, n):
+@pytest.mark.parametrize(
+    ("gain", "n", "difference"),
+    [(2.47, 4, 0.0), (1.74, 5, 9.0), (None, 8, 0.0), (None, 20, 0.8), (None, 3, 2.5), (None, 5, -1.5)],
+)
+def test_the_power_is_that_of_simulated_runs(gain, n, difference):
     draws = np.random.default_rng(1).normal(0, 0.7, (20_000, n))
+    found = power(n, 0.7, gain, rows=3, difference=difference)
     if gain is not None:
         decided = ttest_1samp(draws, gain, axis=1, alternative="less").pvalue <= LEVEL / 3
+    elif abs(difference) > MARGIN:
+        tests = ttest_1samp(draws + difference, 0, axis=1)
+        decided = (tests.pvalue <= LEVEL / 3) & (tests.statistic * difference > 0)
     else:
         below = ttest_1samp(draws, MARGIN, axis=1, alternative="less").pvalue
         above = ttest_1samp(draws, -MARGIN, axis=1, alternative="greater").pvalue
         decided = np.maximum(below, above) <= LEVEL / 3
-    found = power(n, 0.7, gain, rows=3)
-    if gain is None:  # twice the one side, less one, counts twice where neither side is rejected: a lower bound
+        # twice the one side, less one, counts twice where neither side is rejected: a lower bound
         both_fail = np.mean((below > LEVEL / 3) & (above > LEVEL / 3))
         assert found == pytest.approx(decided.mean() - both_fail, abs=0.012) or decided.mean() < both_fail
-    else:
-        assert found == pytest.approx(decided.mean(), abs=0.012)
-
-
-@given(st.floats(0.05, 3), st.none() | st.floats(0.5, 3), st.integers(1, 9))
-def test_the_number_of_seeds_needed_is_the_smallest_with_the_power(deviation, gain, rows):
-    n = seeds_needed(deviation, gain, rows=rows)
-    if n == 0:
-        assert power(MOST_SEEDS, deviation, gain, rows=rows) < POWER
         return
-    assert power(n, deviation, gain, rows=rows) >= POWER
-    assert n == 2 or power(n - 1, deviation, gain, rows=rows) < POWER
+    assert found == pytest.approx(decided.mean(), abs=0.012)
+
+
+@given(st.floats(0.05, 3), st.none() | st.floats(0.5, 3), st.integers(1, 9), st.floats(-4, 4))
+def test_the_number_of_seeds_needed_is_the_smallest_with_the_power(deviation, gain, rows, difference):
+    asked = partial(power, deviation=deviation, gain=gain, rows=rows, difference=difference)
+    n = seeds_needed(deviation, gain, rows=rows, difference=difference)
+    if n == 0:
+        assert asked(MOST_SEEDS) < POWER
+        return
+    assert asked(n) >= POWER
+    assert n == 2 or asked(n - 1) < POWER
 
 
 def test_where_all_seeds_agree_two_are_enough():
