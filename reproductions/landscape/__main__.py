@@ -20,7 +20,8 @@ from reproductions.landscape.figures import decisions, landscapes
 from reproductions.landscape.measure import SMOKE, Settings, measure_all
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
-from reproductions.tables.specification import Cell, Table, Tier, cells_of, load
+from reproductions.tables.records import of_whole_seeds
+from reproductions.tables.specification import Table, Tier, cells_of, load
 from sharp_maml import Result, joint_sources, provenance, write_result
 from sharp_maml.paper import save_figure
 
@@ -68,7 +69,7 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
     if options.rows and BASELINE not in options.rows:
         raise TableError(f"--rows must have {BASELINE}, which the others are compared with")
     wanted = [cell for cell in cells if cell.row.name in (options.rows or known)]
-    cells = _of_whole_seeds(wanted, options.results, console)
+    cells = of_whole_seeds(wanted, options.results, console)
     settings = SMOKE if tier.name == "smoke" else Settings()
     data = prepare_data(tier, options.data, options.results)
     origin = provenance(module="reproductions.landscape.decide")  # the code may change meanwhile
@@ -82,16 +83,6 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
         "decisions": decide(measured),
     }
     return Result("landscape", {**origin, "sources": joint_sources([origin["sources"], *held])}, payload)
-
-
-def _of_whole_seeds(cells: list[Cell], results: Path, console: Console) -> list[Cell]:
-    """The cells of those seeds of which all networks are there; the others are named. All cells if there is no such."""
-    missing = {cell.seed for cell in cells if not (cell.directory(results) / "best.safetensors").exists()}
-    whole = [cell for cell in cells if cell.seed not in missing]
-    if whole and missing:
-        seeds = ", ".join(map(str, sorted(missing)))
-        console.print(f"left out, since networks are missing in {results / cells[0].tier.name}: seeds {seeds}")
-    return whole or cells
 
 
 if __name__ == "__main__":

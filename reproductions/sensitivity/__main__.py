@@ -15,10 +15,11 @@ from rich.console import Console
 
 from reproductions import study
 from reproductions.sensitivity.figure import drawn
-from reproductions.sensitivity.measure import judge, shifts
+from reproductions.sensitivity.measure import CHECKPOINTS, judge, shifts
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.lines import interval, printed_gain
+from reproductions.tables.records import of_whole_seeds
 from reproductions.tables.specification import Table, Tier, cells_of, load
 from sharp_maml import NonFiniteError, Result, joint_sources, keep_freed_memory, provenance, write_result
 from sharp_maml.paper import save_figure
@@ -64,6 +65,7 @@ def _judged(table: Table, tier: Tier, options: argparse.Namespace, console: Cons
     if not cells or cells[0].config.method != "sharp-maml":
         adapting = [row.name for row in table.rows if not row.settings.get("method")]
         raise TableError(f"--row must be one of {', '.join(adapting)}, got {options.row!r}")
+    cells = of_whole_seeds(cells, options.results, console, CHECKPOINTS)
     data = prepare_data(tier, options.data, options.results)
     origin = provenance(module="reproductions.sensitivity.measure")  # the code may change meanwhile
     judged = {str(cell.seed): judge(cell, data, options.results, console) for cell in cells}

@@ -24,6 +24,8 @@ from sharp_maml import (
 from sharp_maml.evaluate import evaluate
 
 REFERENCE = "as in the table"
+CHECKPOINTS = ("best", "last")
+"""The checkpoints of a network that are judged."""
 Judged = tuple[dict[str, float], dict[str, str] | None]
 """Accuracies by choice, and the digests of the code that judged, None if nobody wrote them down."""
 
@@ -70,7 +72,7 @@ def shifts(accuracies: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]
 def judge(cell: Cell, data: Path, results: Path, console: Console) -> Judged:
     """Accuracy of a cell's network by choice, and the code that judged; what was judged before is read."""
     directory = cell.directory(results)
-    for name in ("best", "last"):
+    for name in CHECKPOINTS:
         if not (directory / f"{name}.safetensors").exists():
             raise FileNotFoundError(
                 f"{directory / name}.safetensors is missing; train it with: make reproduce-table1 TIER={cell.tier.name}"

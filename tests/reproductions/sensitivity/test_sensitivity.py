@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -54,6 +55,9 @@ def test_each_choice_is_that_evaluation_and_the_reference_is_the_record(trained,
     capsys.readouterr()
     assert command(results) == 0  # nothing is judged twice
     assert "seed 0" not in capsys.readouterr().out
+    assert command(results, "--seeds", "2") == 0  # of seed 1 there is no network
+    assert re.search(r"networks are missing in\s+\S+: seeds 1", capsys.readouterr().out)
+    assert list(read_result(results / "sensitivity/smoke.json", "sensitivity").payload["accuracies"]) == ["0"]
 
 
 def test_a_shift_is_a_difference_on_the_same_networks_over_seeds():
