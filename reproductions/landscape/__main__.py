@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -21,9 +22,12 @@ from reproductions.landscape.measure import SMOKE, Settings, measure_all
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
 from reproductions.tables.records import of_whole_seeds
-from reproductions.tables.specification import Table, Tier, cells_of, load
-from sharp_maml import Result, joint_sources, provenance, write_result
+from reproductions.tables.specification import Cell, Table, Tier, cells_of, load
+from sharp_maml import Result, joint_sources, provenance, read_result, write_result
 from sharp_maml.paper import save_figure
+
+_Key = tuple[str, int]
+"""Row and seed, which name a cell among those of a table on a tier."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="directory of miniImageNet, for the tiers cpu and paper")
     parser.add_argument("--seeds", type=int, help="training seeds of every row; default: the table's")
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="measure these rows of the table only")
+    parser.add_argument(
+        "--known", type=Path, metavar="RECORD", help="an earlier record: what it has is not measured again"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="checkpoints that are measured at a time; default: 2")
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs lie; default: results")
     options = parser.parse_args(arguments)
@@ -69,11 +76,15 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
     if options.rows and BASELINE not in options.rows:
         raise TableError(f"--rows must have {BASELINE}, which the others are compared with")
     wanted = [cell for cell in cells if cell.row.name in (options.rows or known)]
-    cells = of_whole_seeds(wanted, options.results, console)
     settings = SMOKE if tier.name == "smoke" else Settings()
+    before = _known(options.known, wanted, settings) if options.known else {}
+    waiting = of_whole_seeds([cell for cell in wanted if _key(cell) not in before], options.results, console)
     data = prepare_data(tier, options.data, options.results)
     origin = provenance(module="reproductions.landscape.decide")  # the code may change meanwhile
-    measured = measure_all(cells, data, options.results, settings, options.jobs, console)
+    fresh = measure_all(waiting, data, options.results, settings, options.jobs, console)
+    found = before | dict(zip(map(_key, waiting), fresh, strict=True))
+    cells = [cell for cell in wanted if _key(cell) in found]
+    measured = [found[_key(cell)] for cell in cells]
     held = [cell.pop("sources", None) for cell in measured]  # what is kept of a cut run may be of earlier code
     payload = {
         "tier": tier.name,
@@ -83,6 +94,22 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
         "decisions": decide(measured),
     }
     return Result("landscape", {**origin, "sources": joint_sources([origin["sources"], *held])}, payload)
+
+
+def _key(cell: Cell) -> _Key:
+    return cell.row.name, cell.seed
+
+
+def _known(path: Path, cells: Sequence[Cell], settings: Settings) -> dict[_Key, dict[str, Any]]:
+    """What an earlier record has of the cells, measured by the same settings, with the sources of that record."""
+    result = read_result(path, "landscape")
+    digests = {_key(cell): cell.config.digest for cell in cells}
+    return {
+        key: {**found, "sources": result.provenance["sources"]}
+        for found in result.payload["cells"]
+        if digests.get(key := (found["row"], found["seed"])) == found["config_digest"]
+        and found["settings"] == asdict(settings)
+    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -115,6 +116,10 @@ def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path
     assert main([*command, "--seeds", "2"]) == 0  # the second was not trained
     assert re.search(r"left out, since networks are missing in\s+\S+: seeds 6", capsys.readouterr().out)
     assert read_result(path, "landscape").payload["cells"] == record["cells"]
+    known = path.rename(tmp_path / "known.json")
+    shutil.rmtree(tmp_path / "smoke")
+    assert main([*command, "--known", str(known)]) == 0  # of networks that are gone, too
+    assert read_result(path, "landscape") == read_result(known, "landscape")
 
 
 def test_the_tracked_record_was_made_by_committed_code_and_its_decisions_are_todays():
