@@ -44,13 +44,14 @@ def measured(records: Path) -> Iterator[Landscapes]:
 
 
 def smoothness(decisions: Sequence[dict[str, Any]]) -> str:
-    """The decisions on a landscape, counted by row."""
-    counts = []
-    for row in dict.fromkeys(line["row"] for line in decisions):
-        mine = [line["verdict"] for line in decisions if line["row"] == row]
-        counts.append(f"*{row}* smoother in {mine.count('smoother')} of {len(mine)} measures")
+    """The decisions on a landscape, counted by row, and by how many seeds."""
+    smoother = dict.fromkeys((line["row"] for line in decisions), 0)
+    for line in decisions:
+        smoother[line["row"]] += line["verdict"] == "smoother"
+    counts = ", ".join(f"{count} (*{row}*)" for row, count in smoother.items())
     worse = sum(line["verdict"] == "less smooth" for line in decisions)
-    return f"{', '.join(counts)}; less smooth in {worse or 'none'}"
+    seeds = max(line["difference"]["n"] for line in decisions)
+    return f"{seeds} seeds: smoother in {counts} of {len(MEASURES)} measures; less smooth in {worse or 'none'}"
 
 
 def flatness(found: Sequence[Point]) -> str:

@@ -92,10 +92,19 @@ def _clusters(result: Result) -> str:
 
 
 def _accuracies(records: Path) -> dict[str, str]:
-    """The README's table, and the verdicts of each tier's first table in a line."""
+    """The README's table, and in a line the verdicts of each tier's first table and of those on what the ascent is."""
     shown = {(each.tier.name, each.table.name): each for each in tables.shown(records)}
     verdicts = {f"verdicts-{tier}": _verdicts(each.lines) for (tier, _), each in shown.items() if each.is_first}
-    return {"table": shown[MAIN].markdown, **verdicts}
+    parts = {
+        f"mechanism-{tier}": "; ".join(
+            f"*{line.label}* {line.difference.mean:+.2f} {interval(line.difference)}, {line.verdict}"
+            for line in each.lines
+            if line.difference is not None
+        )
+        for (tier, name), each in shown.items()
+        if name.endswith("mechanism")
+    }
+    return {"table": shown[MAIN].markdown, **verdicts, **parts}
 
 
 def _verdicts(lines: Sequence[Line]) -> str:

@@ -85,6 +85,7 @@ def _measures(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str])
                 axis.annotate(mark, (place, 1.0), xycoords=("data", "axes fraction"), ha="center")
         axis.set_xticks(range(len(rows)), rows, rotation=60)
         axis.set_xlim(-0.6, len(rows) - 0.4)
+        axis.margins(y=0.12)
         axis.set_ylim(bottom=min(0, axis.get_ylim()[0]))
         axis.set_title("\n".join(textwrap.wrap(title, 15)), pad=14)
 

@@ -132,9 +132,9 @@ def test_cells_are_counted_as_larger_and_smaller_where_that_is_decided():
 
 
 def test_decisions_on_a_landscape_are_counted_by_row():
-    lines = [{"row": row, "verdict": "not decided"} for row in ("low", "up") for _ in MEASURES]
+    lines = [{"row": row, "verdict": "not decided", "difference": {"n": 5}} for row in ("low", "up") for _ in MEASURES]
     lines[0]["verdict"] = lines[1]["verdict"] = "smoother"
-    said = "*low* smoother in 2 of 6 measures, *up* smoother in 0 of 6 measures; less smooth in "
+    said = "5 seeds: smoother in 2 (*low*), 0 (*up*) of 6 measures; less smooth in "
     assert smoothness(lines) == f"{said}none"
     lines[-1]["verdict"] = "less smooth"
     assert smoothness(lines) == f"{said}1"
