@@ -26,7 +26,7 @@ TIER = "demo"
 """The tier whose networks' landscapes are shown where there is one figure."""
 MAIN = ("cpu", "miniimagenet")
 """Tier and table that the README shows."""
-FILLED = ("README.md", "docs/performance.md", "docs/claims.md")
+FILLED = ("README.md", "docs/performance.md", "docs/claims.md", "docs/protocol.md")
 """Pages by hand, with marks around what is printed from records."""
 LINKS = "../../records/theory"
 """The way from the theory's pages to their records."""
@@ -68,7 +68,7 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
     texts[root / "docs/gpu.md"] = bench.gpu_page(read_result(path, "gpu") if path.exists() else None)
     passages = {"clusters": _clusters(read_result(records / "clusters.json", "clusters"))}
     passages |= bench.tables(records) | _accuracies(records) | _as_trained(verdicts)
-    passages |= assumptions(records) | _sensitivities(records)
+    passages |= assumptions(records) | sensitivities(records)
     for each in landscapes.measured(records):
         passages |= each.passages
     for name in FILLED:
@@ -115,7 +115,7 @@ def _verdicts(lines: Sequence[Line]) -> str:
     return f"{' to '.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds: {said}"
 
 
-def _sensitivities(records: Path) -> dict[str, str]:
+def sensitivities(records: Path) -> dict[str, str]:
     """How far each choice of the protocol moves the accuracy of a tier's networks, in markdown."""
     found = {}
     for path in sorted((records / "sensitivity").glob("*.json")):
@@ -125,6 +125,11 @@ def _sensitivities(records: Path) -> dict[str, str]:
         lines = ["| changed | shift, points | 95% interval over training seeds |", "|---|--:|--:|"]
         lines += [f"| {name} | {shift.mean:+.2f} | {interval(shift)} |" for name, shift in moved.items()]
         said = f"{payload['label']}, tier {path.stem}, {len(payload['accuracies'])} networks; {result.code}."
+        least, most = (choose(abs(shift.mean) for shift in moved.values()) for choose in (min, max))
+        beside = "less" if most < min(payload["gains"].values()) else "the largest not less"
+        found[f"sensitivity-{path.stem}-range"] = (
+            f"{least:.2f} to {most:.2f} points, {beside} than the smallest gain printed"
+        )
         found[f"sensitivity-{path.stem}"] = "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat])), ""])
     return found
 

@@ -13,14 +13,16 @@ from publish import __main__ as command
 from publish import figures
 from publish.fresh import PLACES, bring
 from publish.landscapes import flatness, smoothness
-from publish.pages import FILLED, assumptions, larger_and_smaller
+from publish.pages import FILLED, assumptions, larger_and_smaller, sensitivities
 from reproductions.landscape.accuracy import Point
 from reproductions.landscape.measure import MEASURES
+from reproductions.sensitivity.measure import CHOICES
 from reproductions.study import RECORDS, ROOT
 from sharp_maml import KINDS, Result, read_records, read_result, write_record, write_result
 from theory.check.claim import Item
 from theory.check.verdicts import read
 
+CLEAN = {"commit": "c" * 40, "dirty": False, "sources": {}}
 FIRST = next(iter(MEASURES))
 PAGES = (
     *FILLED,
@@ -154,6 +156,18 @@ def test_flat_networks_are_said_to_be_more_accurate_where_the_interval_of_the_ra
     assert "over 12 networks" in flatness(sharp)
 
 
+@pytest.mark.parametrize(("gain", "words"), [(1.9, "less than"), (1.5, "the largest not less than")])
+def test_how_far_the_protocol_moves_a_number_stands_beside_the_smallest_gain(tmp_path, gain, words):
+    moved = {name: 0.25 * place for place, name in enumerate(CHOICES)}
+    accuracies = {str(seed): {name: 30 + seed + shift for name, shift in moved.items()} for seed in range(3)}
+    payload = {"label": "MAML", "gains": {"low": gain, "both": 2.5}, "accuracies": accuracies}
+    write_result(tmp_path / "sensitivity/cpu.json", Result("sensitivity", CLEAN, payload))
+    found = sensitivities(tmp_path)
+    assert found["sensitivity-cpu-range"] == f"0.25 to 1.75 points, {words} the smallest gain printed"
+    assert "| 1 test step | +0.25 | [0.25, 0.25] |" in found["sensitivity-cpu"]
+    assert "MAML, tier cpu, 3 networks; commit cccccccccc." in found["sensitivity-cpu"]
+
+
 def test_a_mark_that_no_record_fills_is_named(checkout, verdicts_once, capsys):
     page = checkout / "README.md"
     text = page.read_text(encoding="utf-8")
@@ -173,9 +187,6 @@ def test_the_ledger_says_what_the_theorem_asks_at_the_trained_networks_of_the_re
     column = [cell.strip() for cell in head.split("|")].index("synthetic images, 16 pixels, SGD")
     assert f", above 1 at {sum(step > 1 for step in steps)} of {len(steps)} " in step.split("|")[column]
     assert len(rest) == 7
-
-
-CLEAN = {"commit": "c" * 40, "dirty": False, "sources": {}}
 
 
 @pytest.fixture
