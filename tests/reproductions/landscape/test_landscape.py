@@ -114,7 +114,7 @@ def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path
     assert main([*command, "--rows", "up", "maml"]) == 0
     assert {cell["row"] for cell in read_result(path, "landscape").payload["cells"]} == {"up", "maml"}
     assert main([*command, "--seeds", "2"]) == 0  # the second was not trained
-    assert re.search(r"left out, since networks are missing in\s+\S+: seeds 6", capsys.readouterr().out)
+    assert re.search(r"networks\s+are\s+missing\s+in\s+\S+:\s+seeds\s+6\b", capsys.readouterr().out)
     assert read_result(path, "landscape").payload["cells"] == record["cells"]
     known = path.rename(tmp_path / "known.json")
     shutil.rmtree(tmp_path / "smoke")

@@ -56,7 +56,7 @@ def test_each_choice_is_that_evaluation_and_the_reference_is_the_record(trained,
     assert command(results) == 0  # nothing is judged twice
     assert "seed 0" not in capsys.readouterr().out
     assert command(results, "--seeds", "2") == 0  # of seed 1 there is no network
-    assert re.search(r"networks are missing in\s+\S+: seeds 1", capsys.readouterr().out)
+    assert re.search(r"networks\s+are\s+missing\s+in\s+\S+:\s+seeds\s+1\b", capsys.readouterr().out)
     assert list(read_result(results / "sensitivity/smoke.json", "sensitivity").payload["accuracies"]) == ["0"]
 
 
