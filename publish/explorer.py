@@ -16,7 +16,6 @@ from typing import Any
 from matplotlib import rcParams, style
 from matplotlib.colors import to_hex
 
-from publish.pages import TIER
 from reproductions.tables.check import check
 from reproductions.tables.curves import validation_curve
 from reproductions.tables.forms import HEADER
@@ -28,6 +27,9 @@ from theory.check.figures import CONTROL, plan
 from theory.check.report import row
 
 PAGE = Path(__file__).with_name("explorer.html")
+
+TIER = "demo"
+"""The tier whose networks' landscapes are shown."""
 
 
 def page(records: Path, verdicts: Sequence[Verdict]) -> str:

@@ -22,8 +22,6 @@ from theory.check.verdicts import record
 from theory.networks import certificate, counts, regime_page
 from theory.networks import rate as network_rate
 
-TIER = "demo"
-"""The tier whose networks' landscapes are shown where there is one figure."""
 MAIN = ("cpu", "miniimagenet")
 """Tier and table that the README shows."""
 FILLED = ("README.md", "docs/performance.md", "docs/claims.md", "docs/protocol.md")
