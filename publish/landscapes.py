@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproductions.landscape.accuracy import Point, gaps, points, rank_correlation
+from reproductions.landscape.accuracy import Point, correlations, gaps, points
 from reproductions.landscape.measure import MEASURES
 from reproductions.tables.lines import interval
 from reproductions.tables.records import tracked_records
@@ -56,11 +56,10 @@ def smoothness(decisions: Sequence[dict[str, Any]]) -> str:
 
 def flatness(found: Sequence[Point]) -> str:
     """Rank correlations of accuracy and sharpness, and the gap between classes, as a difference to MAML's."""
-    accuracies = [point.test for point in found]
-    correlations = [rank_correlation([point.sharpness[name] for point in found], accuracies) for name in MEASURES]
-    flatter = sum(r.high < 0 for r in correlations)
-    sharper = sum(r.low > 0 for r in correlations)
-    low, high = (choose(r.mean for r in correlations) for choose in (min, max))
+    ranks = correlations(found).values()
+    flatter = sum(r.high < 0 for r in ranks)
+    sharper = sum(r.low > 0 for r in ranks)
+    low, high = (choose(r.mean for r in ranks) for choose in (min, max))
     moved = ", ".join(f"*{row}* {gap.mean:+.2f} {interval(gap)}" for row, gap in gaps(found).items())
     return (
         f"over {len(found)} networks the rank correlation of accuracy and sharpness is {low:.2f} to {high:.2f}, by "

@@ -73,8 +73,8 @@ def _measured(table: Table, tier: Tier, options: argparse.Namespace, console: Co
     known = list(dict.fromkeys(cell.row.name for cell in cells))
     if unknown := sorted(set(options.rows or known) - set(known)):
         raise TableError(f"unknown rows {unknown}; networks that adapt are those of {known}")
-    if options.rows and BASELINE not in options.rows:
-        raise TableError(f"--rows must have {BASELINE}, which the others are compared with")
+    if options.rows and (BASELINE not in options.rows or len(set(options.rows)) < 2):
+        raise TableError(f"--rows must have {BASELINE}, which the others are compared with, and one of those at least")
     wanted = [cell for cell in cells if cell.row.name in (options.rows or known)]
     settings = SMOKE if tier.name == "smoke" else Settings()
     before = _known(options.known, wanted, settings) if options.known else {}

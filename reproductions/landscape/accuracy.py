@@ -83,6 +83,12 @@ def rank_correlation(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) ->
     return Estimate(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), n)
 
 
+def correlations(found: Sequence[Point]) -> dict[str, Estimate]:
+    """Rank correlation over networks of the accuracy on the test classes with each measure of sharpness, by measure."""
+    tests = [point.test for point in found]
+    return {name: rank_correlation([point.sharpness[name] for point in found], tests) for name in MEASURES}
+
+
 def gaps(found: Sequence[Point]) -> dict[str, Estimate]:
     """Accuracy on training classes less that on test classes, as a paired difference to the baseline's, by row."""
     gap = {(point.row, point.seed): point.training - point.test for point in found}

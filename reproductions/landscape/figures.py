@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from reproductions.landscape.accuracy import Point, rank_correlation
+from reproductions.landscape.accuracy import Point, correlations
 from reproductions.landscape.measure import MEASURES
 from sharp_maml import Estimate
 from sharp_maml.paper import say
@@ -96,7 +96,7 @@ def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str])
     colours = {row: f"C{place}" for place, row in enumerate(rows)}
     with style.context("sharp_maml.paper"):
         figure = Figure(figsize=(6.8, 4.8), layout="constrained")
-        axes, every = figure.subplots(2, 3, sharey=True), []
+        axes, ranks = figure.subplots(2, 3, sharey=True), correlations(found)
         for axis, (name, title) in zip(axes.flat, MEASURES.items(), strict=True):
             for row in rows:
                 own = [point for point in found if point.row == row]
@@ -104,13 +104,11 @@ def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str])
                     [point.sharpness[name] for point in own], [point.test for point in own],
                     "o", color=colours[row], label=labels[row], markersize=5, alpha=0.8,
                 )  # fmt: skip
-            r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])
-            every.append(r.mean)
-            axis.set_title(f"rank correlation {r:.2f}")
+            axis.set_title(f"rank correlation {ranks[name]:.2f}")
             axis.set_xlabel(title)
         for axis in axes[:, 0]:
             axis.set_ylabel("accuracy on test classes, %")
-        low, high = min(every), max(every)
+        low, high = (choose(r.mean for r in ranks.values()) for choose in (min, max))
         say(
             figure,
             f"Sharpness and accuracy of {len(found)} networks: rank correlations of {low:.2f} to {high:.2f}.",

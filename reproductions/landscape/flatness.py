@@ -14,7 +14,7 @@ from typing import Any
 
 from reproductions import study
 from reproductions.landscape import figures
-from reproductions.landscape.accuracy import gaps, points, rank_correlation
+from reproductions.landscape.accuracy import correlations, gaps, points
 from reproductions.landscape.measure import MEASURES
 from reproductions.tables.lines import interval
 from reproductions.tables.records import finished_records, tracked_records
@@ -49,9 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"tier {options.tier} has no network with both accuracies and measures of its landscape")
         path = (options.results or Path("results")) / "landscape/flatness.png"
         save_figure(figures.accuracy_beside_sharpness(found, measured["labels"]), path)
-        for name, title in MEASURES.items():
-            r = rank_correlation([point.sharpness[name] for point in found], [point.test for point in found])
-            console.print(f"accuracy against {title}: rank correlation {r:.2f}, {r.n} networks")
+        for name, r in correlations(found).items():
+            console.print(f"accuracy against {MEASURES[name]}: rank correlation {r:.2f}, {r.n} networks")
         for row, estimate in gaps(found).items():
             difference = f"{estimate.mean:+.2f} {interval(estimate)}"
             console.print(f"{row}: gap from training to test classes, less that of MAML: {difference}", markup=False)

@@ -83,6 +83,7 @@ def test_a_missing_checkpoint_names_the_command_that_trains_it(tmp_path, capsys)
     [
         (["maml", "flat"], "unknown rows ['flat']; networks that adapt are those of ['maml', 'low', "),
         (["low", "up"], "--rows must have maml, which the others are compared with"),
+        (["maml", "maml"], "and one of those at least"),
     ],
 )
 def test_rows_that_cannot_be_compared_are_refused(tmp_path, capsys, rows, message):
