@@ -62,8 +62,8 @@ def flatness(found: Sequence[Point]) -> str:
     low, high = (choose(r.mean for r in ranks) for choose in (min, max))
     moved = ", ".join(f"*{row}* {gap.mean:+.2f} {interval(gap)}" for row, gap in gaps(found).items())
     return (
-        f"over {len(found)} networks the rank correlation of accuracy and sharpness is {low:.2f} to {high:.2f}, by "
-        f"measure; its interval says that flatter ones are more accurate in {flatter or 'none'} of {len(MEASURES)} "
-        f"measures, less accurate in {sharper or 'none'}. Accuracy on training classes less that on test classes, in "
-        f"points less MAML's: {moved}"
+        f"over {len(found)} networks the rank correlation of accuracy and sharpness within a seed is on average "
+        f"{low:.2f} to {high:.2f}, by measure; its interval over seeds says that flatter ones are more accurate in "
+        f"{flatter or 'none'} of {len(MEASURES)} measures, less accurate in {sharper or 'none'}. Accuracy on training "
+        f"classes less that on test classes, in points less MAML's: {moved}"
     )

@@ -6,14 +6,11 @@ classes: the gap that flatness is supposed to close. What it shows was not plann
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
-from scipy.special import ndtri
 from scipy.stats import spearmanr
 
 from reproductions.landscape.decide import BASELINE
@@ -60,33 +57,28 @@ def points(records: Sequence[Record], measured: Mapping[str, Any]) -> list[Point
     ]
 
 
-def rank_correlation(a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95) -> Estimate:
-    """Spearman's rank correlation with the interval of Bonett and Wright.
+def correlations(found: Sequence[Point]) -> dict[str, Estimate]:
+    """Do flat networks of one seed tend to be the accurate ones? Spearman's rank correlation, by measure.
 
-    With z = artanh r, the interval is tanh(z ± q sqrt((1 + r^2 / 2) / (n - 3))), where q is the normal quantile.
+    The networks of a seed share their start and their episodes, so that those of all seeds together are not
+    independent. The correlation is therefore taken over the rows of a seed, and is one number of that seed.
 
     Args:
-        a: n values, at least 4.
-        b: The other value of each pair.
-        confidence: Nominal coverage, in (0, 1).
+        found: Networks of several rows and seeds.
 
     Returns:
-        The estimate; without an interval where the ranks agree or disagree perfectly, or fewer than 4 are given.
-
-    Source: Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and Spearman correlations",
-    Psychometrika 2000.
+        For each measure of sharpness the mean correlation over seeds with Student's interval; 0 counts for a seed whose
+        networks are all tied in the measure or in the accuracy.
     """
-    n, r = np.size(a), float(spearmanr(a, b).statistic)
-    if n < 4 or abs(r) > 1 - 1e-12:
-        return Estimate(r, -math.inf, math.inf, n)
-    half = float(ndtri((1 + confidence) / 2)) * math.sqrt((1 + r * r / 2) / (n - 3))
-    return Estimate(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), n)
+    by_seed: dict[int, list[Point]] = {}
+    for point in found:
+        by_seed.setdefault(point.seed, []).append(point)
 
+    def of_seed(own: Sequence[Point], name: str) -> float:
+        pair = [point.sharpness[name] for point in own], [point.test for point in own]
+        return float(spearmanr(*pair).statistic) if all(len(set(values)) > 1 for values in pair) else 0.0
 
-def correlations(found: Sequence[Point]) -> dict[str, Estimate]:
-    """Rank correlation over networks of the accuracy on the test classes with each measure of sharpness, by measure."""
-    tests = [point.test for point in found]
-    return {name: rank_correlation([point.sharpness[name] for point in found], tests) for name in MEASURES}
+    return {name: interval_over_seeds([of_seed(own, name) for own in by_seed.values()]) for name in MEASURES}
 
 
 def gaps(found: Sequence[Point]) -> dict[str, Estimate]:

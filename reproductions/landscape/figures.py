@@ -91,7 +91,7 @@ def _measures(figure: SubFigure, record: Mapping[str, Any], rows: Sequence[str])
 
 
 def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str]) -> Figure:
-    """Accuracy against each measure of sharpness, a point per network, coloured by row, with the rank correlation."""
+    """Accuracy against each measure of sharpness, a point per network, coloured by row, with `correlations`."""
     rows = list(dict.fromkeys(point.row for point in found))
     colours = {row: f"C{place}" for place, row in enumerate(rows)}
     with style.context("sharp_maml.paper"):
@@ -104,14 +104,15 @@ def accuracy_beside_sharpness(found: Sequence[Point], labels: Mapping[str, str])
                     [point.sharpness[name] for point in own], [point.test for point in own],
                     "o", color=colours[row], label=labels[row], markersize=5, alpha=0.8,
                 )  # fmt: skip
-            axis.set_title(f"rank correlation {ranks[name]:.2f}")
+            axis.set_title(f"{ranks[name]:.2f}")
             axis.set_xlabel(title)
         for axis in axes[:, 0]:
             axis.set_ylabel("accuracy on test classes, %")
         low, high = (choose(r.mean for r in ranks.values()) for choose in (min, max))
         say(
             figure,
-            f"Sharpness and accuracy of {len(found)} networks: rank correlations of {low:.2f} to {high:.2f}.",
+            f"Sharpness and accuracy of {len(found)} networks. Above a panel stands the rank correlation within a "
+            f"seed, its mean over seeds with a 95% interval: {low:.2f} to {high:.2f}.",
         )
         figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = (options.results or Path("results")) / "landscape/flatness.png"
         save_figure(figures.accuracy_beside_sharpness(found, measured["labels"]), path)
         for name, r in correlations(found).items():
-            console.print(f"accuracy against {MEASURES[name]}: rank correlation {r:.2f}, {r.n} networks")
+            console.print(f"accuracy against {MEASURES[name]}: rank correlation within a seed {r:.2f}, {r.n} seeds")
         for row, estimate in gaps(found).items():
             difference = f"{estimate.mean:+.2f} {interval(estimate)}"
             console.print(f"{row}: gap from training to test classes, less that of MAML: {difference}", markup=False)

@@ -33,35 +33,30 @@ def judged(row, seed, test, training):
     return replace(made, metrics={accuracy.TRAINING: interval_over_episodes([training / 100] * 4)})
 
 
-@given(
-    st.lists(
-        st.tuples(st.floats(-9, 9), st.floats(-9, 9)),
-        min_size=5,
-        max_size=30,
-        unique_by=(lambda p: p[0], lambda p: p[1]),
-    )
-)
-def test_the_correlation_is_spearmans_and_its_interval_holds_it_and_is_symmetric_in_its_arguments(pairs):
-    a, b = zip(*pairs, strict=True)
-    found = accuracy.rank_correlation(a, b)
-    assert found.mean == pytest.approx(spearmanr(a, b).statistic)
-    assert found.low <= found.mean <= found.high
-    assert found == accuracy.rank_correlation(b, a)
-    assert accuracy.rank_correlation(a, np.negative(b)).mean == pytest.approx(-found.mean)
+def network(row, seed, test, sharpness):
+    return accuracy.Point(row, seed, test, test, dict.fromkeys(MEASURES, sharpness))
 
 
-def test_the_interval_covers_the_truth_of_normal_pairs_at_its_level():
-    draws = np.random.default_rng(0).multivariate_normal([0, 0], [[1, 0.6], [0.6, 1]], (400, 40))
-    truth = 6 / np.pi * np.arcsin(0.3)  # Spearman's of a normal pair of correlation 0.6
-    covered = [
-        estimate.low <= truth <= estimate.high for estimate in (accuracy.rank_correlation(*pairs.T) for pairs in draws)
-    ]
-    assert 0.92 <= np.mean(covered) <= 0.98
+@given(st.permutations(range(6)), st.permutations(range(6)))
+def test_of_a_single_seed_it_is_spearmans_in_any_scale(a, b):
+    found = accuracy.correlations([network(str(i), 0, np.exp(a[i]), b[i] ** 3) for i in range(6)])
+    squares = sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+    assert [each.mean for each in found.values()] == pytest.approx([1 - 6 * squares / (6 * 35)] * len(MEASURES))
+    assert {each.n for each in found.values()} == {1}
 
 
-def test_few_networks_have_no_interval():
-    assert accuracy.rank_correlation([1, 2, 3], [2, 1, 3]).low == -np.inf
-    assert accuracy.rank_correlation([1, 2, 3, 4], [1, 2, 3, 4]).high == np.inf
+def test_what_seeds_differ_by_does_not_count():
+    points = [network(row, seed, 10 * seed + i, 100 * seed - i) for seed in range(4) for i, row in enumerate("abc")]
+    found = accuracy.correlations(points)["rise"]
+    assert (found.mean, found.n) == (pytest.approx(-1), 4)
+    assert found.high == pytest.approx(-1)
+    assert spearmanr([p.sharpness["rise"] for p in points], [p.test for p in points]).statistic > 0.5
+
+
+def test_a_seed_whose_networks_are_tied_orders_nothing():
+    points = [network(row, seed, 10 + seed * i, i) for seed in range(2) for i, row in enumerate("abc")]
+    found = accuracy.correlations(points)["rise"]
+    assert (found.mean, found.n) == (pytest.approx(0.5), 2)
 
 
 def test_networks_are_matched_by_row_seed_and_configuration():
