@@ -188,8 +188,8 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         "Verdict: t-tests on the differences over seeds, each question asked of all rows with Holm's correction at "
         f"{100 * LEVEL:g}%"
         + (
-            "; the gains that the source prints are taken as they are, though each is of two single runs on 400 "
-            "episodes; quoted values are left alone."
+            "; the gains that the source prints are taken as they are, without their errors, which it does not print; "
+            "quoted values are left alone."
             if any(printed_gain(row, table) is not None for row in table.rows)
             else "; nothing is compared with the source."
         ),

@@ -21,7 +21,7 @@ isolated, and minima are told from maxima, without a floating-point decision, by
 **What the lemma does not say.** Whether the landscape is worse. A fold adds copies of ERM's extrema, which have the
 same values, and turning points of T, which may be minima that are worse than every minimum of ERM: on C8 ERM has one
 minimum, and runs of MAML end in another (`lemma_core`). On the other side MAML lies below ERM for beta_low <= 2/L1
-(`lemma_descent`). Nothing is said about networks, whose stationary points are not isolated.
+(`lemma_descent`). Networks have a part of their own.
 
 **Settings**: rational data on a grid; step sizes as fractions of 1/L1. They were chosen on seeds 0 to 9.
 """

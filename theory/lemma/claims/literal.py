@@ -2,7 +2,7 @@
 
 Statement: "MAML has more stationary points and local minimizers than ERM".
 
-Source: the source text, on the landscape_of of MAML; its Lemma 1.
+Source: the source text, on the landscape of MAML; its Lemma 1.
 
 Assumptions: none is stated. Read as worded, it is about every set of tasks and every step size.
 
