@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,20 @@ class Landscapes:
     points: Sequence[Point]
 
     @property
+    def named(self) -> dict[str, str]:
+        """Names of the rows, as the table has them."""
+        labels = self.result.payload["labels"]
+        return {row: label.removeprefix("Sharp-MAML ") for row, label in labels.items()}
+
+    @property
     def passages(self) -> dict[str, str]:
         """What pages print of them, by the mark between which it stands."""
         name, caveat = self.tier.name, self.result.caveat
         found = {
-            f"landscape-{name}": smoothness(self.result.payload["decisions"]),
+            f"landscape-{name}": smoothness(self.result.payload["decisions"], self.named),
             f"landscape-{name}-caveat": f" {caveat}" if caveat else "",
         }
-        return found | ({f"flatness-{name}": flatness(self.points)} if self.points else {})
+        return found | ({f"flatness-{name}": flatness(self.points, self.named)} if self.points else {})
 
 
 def measured(records: Path) -> Iterator[Landscapes]:
@@ -43,24 +49,24 @@ def measured(records: Path) -> Iterator[Landscapes]:
         yield Landscapes(tier, result, points(of_table, result.payload))
 
 
-def smoothness(decisions: Sequence[dict[str, Any]]) -> str:
+def smoothness(decisions: Sequence[dict[str, Any]], named: Mapping[str, str]) -> str:
     """The decisions on a landscape, counted by row, and by how many seeds."""
     smoother = dict.fromkeys((line["row"] for line in decisions), 0)
     for line in decisions:
         smoother[line["row"]] += line["verdict"] == "smoother"
-    counts = ", ".join(f"{count} (*{row}*)" for row, count in smoother.items())
+    counts = ", ".join(f"{count} (*{named[row]}*)" for row, count in smoother.items())
     worse = sum(line["verdict"] == "less smooth" for line in decisions)
     seeds = max(line["difference"]["n"] for line in decisions)
     return f"{seeds} seeds: smoother in {counts} of {len(MEASURES)} measures; less smooth in {worse or 'none'}"
 
 
-def flatness(found: Sequence[Point]) -> str:
+def flatness(found: Sequence[Point], named: Mapping[str, str]) -> str:
     """Rank correlations of accuracy and sharpness, and the gap between classes, as a difference to MAML's."""
     ranks = correlations(found).values()
     flatter = sum(r.high < 0 for r in ranks)
     sharper = sum(r.low > 0 for r in ranks)
     low, high = (choose(r.mean for r in ranks) for choose in (min, max))
-    moved = ", ".join(f"*{row}* {gap.mean:+.2f} {interval(gap)}" for row, gap in gaps(found).items())
+    moved = ", ".join(f"*{named[row]}* {gap.mean:+.2f} {interval(gap)}" for row, gap in gaps(found).items())
     return (
         f"over {len(found)} networks the rank correlation of accuracy and sharpness within a seed is on average "
         f"{low:.2f} to {high:.2f}, by measure; its interval over seeds says that flatter ones are more accurate in "

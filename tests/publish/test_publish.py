@@ -136,24 +136,26 @@ def test_cells_are_counted_as_larger_and_smaller_where_that_is_decided():
 def test_decisions_on_a_landscape_are_counted_by_row():
     lines = [{"row": row, "verdict": "not decided", "difference": {"n": 5}} for row in ("low", "up") for _ in MEASURES]
     lines[0]["verdict"] = lines[1]["verdict"] = "smoother"
-    said = "5 seeds: smoother in 2 (*low*), 0 (*up*) of 6 measures; less smooth in "
-    assert smoothness(lines) == f"{said}none"
+    said = "5 seeds: smoother in 2 (*low*), 0 (*up, chosen radius*) of 6 measures; less smooth in "
+    named = {"low": "low", "up": "up, chosen radius"}
+    assert smoothness(lines, named) == f"{said}none"
     lines[-1]["verdict"] = "less smooth"
-    assert smoothness(lines) == f"{said}1"
+    assert smoothness(lines, named) == f"{said}1"
 
 
 def test_flat_networks_are_said_to_be_more_accurate_where_the_interval_of_the_rank_correlation_says_so():
     def network(row: str, seed: int, test: float, eigenvalue: float) -> Point:
         return Point(row, seed, test, test + seed, dict.fromkeys(MEASURES, 1.0 + seed % 3) | {FIRST: eigenvalue})
 
+    named = {"low": "low"}
     flat = [
         network(row, seed, 30 + seed + i, -seed - i / 2) for seed in range(6) for i, row in enumerate(("maml", "low"))
     ]
-    assert "are more accurate in 1 of 6 measures, less accurate in none" in flatness(flat)
-    assert flatness(flat).endswith("in points less MAML's: *low* +0.00 [0.00, 0.00]")
+    assert "are more accurate in 1 of 6 measures, less accurate in none" in flatness(flat, named)
+    assert flatness(flat, named).endswith("in points less MAML's: *low* +0.00 [0.00, 0.00]")
     sharp = [replace(point, sharpness=point.sharpness | {FIRST: -point.sharpness[FIRST]}) for point in flat]
-    assert "are more accurate in none of 6 measures, less accurate in 1" in flatness(sharp)
-    assert "over 12 networks" in flatness(sharp)
+    assert "are more accurate in none of 6 measures, less accurate in 1" in flatness(sharp, named)
+    assert "over 12 networks" in flatness(sharp, named)
 
 
 @pytest.mark.parametrize(("gain", "words"), [(1.9, "less than"), (1.5, "the largest not less than")])
