@@ -46,6 +46,11 @@ SCALED = {
 }
 SHARED = ["maml-1@84", "low-5@84", "both-5@84", "maml-1@42", "maml-5@42", "low-5@42", "up-5@42", "both-5@42"]
 COMPILED = ["maml-1@42", "maml-5@42"]
+NATIVE = [  # of the tiers demo, cpu, cpu-42 and paper
+    Work(variant, pixels, filters=filters)
+    for pixels, filters, steps in ((16, 16, 1), (28, 32, 1), (42, 32, 1), (84, 64, 5))
+    for variant in (f"maml-{steps}", f"both-{steps}")
+]
 SMALL = Work("maml-1", 20, episodes=1, queries=2, filters=8)
 
 
@@ -98,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         measured("scaling", scaled, "scaling")
         measured("processes", [partial(in_processes, name, repeats) for name in SHARED], "processes")
         measured("compiled", [partial(when_compiled, name, repeats) for name in COMPILED], "compiled")
+        measured("kernels", [partial(with_kernels, work, repeats) for work in NATIVE], "kernels")
         measured("profile", [partial(profiled, name) for name in PROFILED], "profile")
     show(result)
 
@@ -154,6 +160,13 @@ def when_compiled(name: str, repeats: int) -> dict[str, Any]:
     return compare({"compiled": Side(work._replace(compile=True), "ours"), "eager": Side(work, "ours")}, repeats)
 
 
+def with_kernels(work: Work, repeats: int) -> dict[str, Any]:
+    """The package with its native kernels against itself on torch's operations, one thread each."""
+    work = work._replace(threads=1)
+    sides = {"kernels": Side(work, "ours"), "torch": Side(work._replace(kernels=False), "ours")}
+    return {**compare(sides, repeats), "filters": work.filters}
+
+
 def profiled(name: str) -> dict[str, Any]:
     """Where the time of one thread goes, on both sides."""
     found = {}
@@ -169,6 +182,8 @@ def worker(side: str, work: Work) -> None:
     ranks = distributed.start("cpu")
     if work.threads:
         torch.set_num_threads(work.threads)
+    if not work.kernels:
+        os.environ["SHARP_MAML_KERNELS"] = "0"  # read when a block is computed for the first time
     if side == "ours":
         keep_freed_memory()
     after_import = _peak_memory()

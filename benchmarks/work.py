@@ -26,7 +26,8 @@ class Work(NamedTuple):
     """A meta-iteration: 4 episodes of 5 ways, 1 shot and 15 queries for conv4-64, second order.
 
     processes: processes that share the episodes. threads: of each process; 0 leaves torch's choice. compile: whether
-    the package compiles the work of an episode. bfloat16: whether it computes the network in bfloat16.
+    the package compiles the work of an episode. bfloat16: whether it computes the network in bfloat16. kernels:
+    whether it may use its native kernels.
     """
 
     variant: str
@@ -41,6 +42,7 @@ class Work(NamedTuple):
     threads: int = 0
     compile: bool = False
     bfloat16: bool = False
+    kernels: bool = True
 
     @classmethod
     def named(cls, name: str) -> Work:

@@ -63,6 +63,19 @@ def test_the_benchmark_writes_its_record(tmp_path: Path, capsys: pytest.CaptureF
     assert "low-1@16" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("native")
+def test_a_side_without_kernels_does_more_operations_of_torch() -> None:
+    profiles = []
+    for kernels in (True, False):
+        with bench._workers(bench.Side(bench.SMALL._replace(threads=1, kernels=kernels), "ours")) as ask:
+            profiles.append(ask("profile"))
+    native, torchs = (of["seconds_by_kind"]["pooling and its adjoint"] for of in profiles)
+    assert native == 0 < torchs
+    row = bench.with_kernels(bench.SMALL, 1)
+    assert (row["filters"], row["ratio"]["torch"]["n"]) == (8, 1)
+
+
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_tables_of_the_tracked_record_fit_the_terminal(width: int) -> None:
     shown = io.StringIO()
