@@ -13,7 +13,6 @@ from torch.nn.functional import cross_entropy
 from benchmarks.peers import PEERS
 from benchmarks.plain import plain_meta_gradient
 from sharp_maml import Batch, Episode, Execution, LossFn, Model, Params, in_threads, meta_gradient
-from sharp_maml.base import Perturbation
 from sharp_maml.compiled import compiled
 from sharp_maml.distributed import mean_over_ranks
 from sharp_maml.models import Form, conv4, in_bfloat16
@@ -152,7 +151,7 @@ SIDES: dict[str, Callable[[Work, Params, list[Episode]], Params]] = {
 }
 
 
-def flops(work: Work, perturbation: Perturbation = "reused") -> float:
+def flops(work: Work) -> float:
     """Operations of the meta-iteration if every convolution is done directly; the rest is below one per cent.
 
     A forward pass costs F = sum_l F_l over the convolutions; a gradient 3 F - F_1, since each convolution has two
@@ -170,6 +169,5 @@ def flops(work: Work, perturbation: Perturbation = "reused") -> float:
     support, query = work.ways * work.shots, work.ways * work.queries
     passes = 2 if work.alpha_up else 1
     one_pass = support * work.steps * (gradient + product) + query * gradient
-    one_ascent = support * work.steps * (gradient + (product if perturbation == "differentiated" else 0))
-    ascents = 0 if not work.alpha_low else 1 if perturbation == "reused" else passes
-    return float(work.episodes * (passes * one_pass + ascents * one_ascent))
+    lower_ascent = support * work.steps * gradient if work.alpha_low else 0  # its perturbation is used by both passes
+    return float(work.episodes * (passes * one_pass + lower_ascent))

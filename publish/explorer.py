@@ -9,18 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib import rcParams, style
 from matplotlib.colors import to_hex
 
-from reproductions.tables.check import check
+from publish import tables
 from reproductions.tables.curves import validation_curve
 from reproductions.tables.forms import HEADER
-from reproductions.tables.lines import build_lines
-from reproductions.tables.records import tables_run, tracked_records
 from sharp_maml import read_result
 from theory.check.claim import Curve, Verdict
 from theory.check.figures import CONTROL, plan
@@ -92,12 +89,11 @@ def _is_shown(curve: Curve, control: str) -> bool:
 
 def _cells(records: Path) -> Iterable[Mapping[str, Any]]:
     """The rows of each table of each tier that has records, with their curves over training."""
-    for table, tier, found in tables_run(partial(tracked_records, tracked=records / "tables")):
-        check(found, table.rows)
-        for of_row, line in zip(table.rows, build_lines(table, found), strict=True):
-            curve = validation_curve([record for record in found if record.name == of_row.name])
+    for each in tables.shown(records):
+        for of_row, line in zip(each.table.rows, each.lines, strict=True):
+            curve = validation_curve([record for record in each.records if record.name == of_row.name])
             yield {
-                "table": f"{table.title} ({tier.name} tier)",
+                "table": f"{each.table.title} ({each.tier.name} tier)",
                 "numbers": line.cells(),
                 "says": f"Accuracy of {line.label} on the validation classes.",
                 "curves": [

@@ -121,7 +121,6 @@ def locked(name: str) -> list[tuple[Requirement, list[str]]]:
     ]
 
 
-@cache
 def test_who_cites_or_archives_the_package_finds_this_version():
     cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     archived = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
@@ -134,6 +133,7 @@ def test_who_cites_or_archives_the_package_finds_this_version():
     assert all(name in cited for name in (archived["creators"][0]["name"], "arXiv:2206.03996"))
 
 
+@cache
 def versions(name: str, python: str, machine: str = "x86_64", system: str = "linux") -> dict[str, str]:
     """What a lock file installs on a Python of a system: one version of each package."""
     short = ".".join(python.split(".")[:2])

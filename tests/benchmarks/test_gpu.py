@@ -90,7 +90,6 @@ def test_the_record_holds_every_run_and_graphs_change_nothing_on_a_cpu(small):
     assert training["gib"] > 0.01
     shown = page.gpu_page(result)
     assert "eager, 1/s | GiB | graphs, 1/s | GiB |" in shown
-    assert f"| {training['iterations_per_second']:.1f} |" not in shown  # it is no run of the first table
     assert f"| {training['seconds'] * 8 / 4 / 60:.0f} | 35 |" in shown
     assert TESTS["said"] in shown
     assert "failed" not in shown

@@ -13,7 +13,6 @@ from reproductions.tables.lines import build_lines
 from reproductions.tables.records import tracked_records
 from reproductions.tables.specification import load
 from sharp_maml import Batch, Episode, SharpMAML, read_result
-from theory.check.claim import LEVEL, Item
 
 ROOT = Path(__file__).parents[2]
 LEDGER = (ROOT / "docs/claims.md").read_text(encoding="utf-8")
@@ -100,19 +99,6 @@ def test_a_row_that_says_supported_rests_on_supported_claims(row):
     assert all(RECORDS[name]["passed"] for name in names)
 
 
-def test_what_the_ledger_says_of_the_bounds_as_trained_is_what_the_record_says():
-    items = RECORDS["generalization_as_trained"]["units"]["claim"]["items"]
-    intervals = [(item, *Item(**item).interval(LEVEL / len(items))) for item in items]
-    decided = {
-        "smaller": [item for item, low, _ in intervals if low > 0.5],
-        "larger": [item for item, _, high in intervals if high < 0.5],
-    }
-    found = {name: len(of_name) for name, of_name in decided.items()}
-    chosen = sum("chosen" in item["label"] for item in decided["smaller"])
-    assert f"larger in {found['larger']} and smaller in {found['smaller']} of {len(items)} cells" in LEDGER
-    assert f"smaller in {chosen} of the {sum('chosen' in item['label'] for item in items)} cells" in LEDGER
-
-
 @pytest.mark.parametrize(("tier", "table"), [("cpu", "miniimagenet"), ("demo", "table1")])
 def test_what_the_pages_say_of_accuracies_is_what_the_records_say(tier, table):
     tables, tiers = load()
@@ -136,7 +122,8 @@ def test_what_the_pages_say_of_the_landscape_is_what_its_record_says(tier):
     }
     seeds = len({cell["seed"] for cell in record["cells"]})
     measures = len({line["measure"] for line in record["decisions"]})
-    said = ", ".join(f"{number} (*{row}*)" for row, number in count.items())
+    names = {row: label.removeprefix("Sharp-MAML ") for row, label in record["labels"].items()}
+    said = ", ".join(f"{number} (*{names[row]}*)" for row, number in count.items())
     worse = sum(line["verdict"] == "less smooth" for line in record["decisions"])
     for page in (LEDGER, README):
         assert f"{seeds} seeds: smoother in {said} of {measures} measures; less smooth in {worse or 'none'}" in page

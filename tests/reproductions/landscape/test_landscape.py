@@ -17,7 +17,7 @@ from reproductions.landscape.figures import landscapes
 from reproductions.landscape.measure import MEASURES, SMOKE
 from reproductions.study import RECORDS
 from reproductions.tables.__main__ import main as train_table
-from sharp_maml import Estimate, RecordError, read_result
+from sharp_maml import Estimate, read_result
 
 ROWS = ("maml", "low", "up", "both")
 
@@ -68,11 +68,6 @@ def test_verdicts_are_corrected_for_their_number():
     assert line["verdict"] == "not decided"
 
 
-def test_a_missing_record_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(RecordError, match=r"demo\.json is missing; make it with: make landscape"):
-        read_result(tmp_path / "demo.json", "landscape")
-
-
 def test_a_missing_checkpoint_names_the_command_that_trains_it(tmp_path, capsys):
     assert main(["--tier", "smoke", "--results", str(tmp_path)]) == 2
     assert "make reproduce-table1 TABLE=landscape TIER=smoke SEEDS=1" in capsys.readouterr().err
@@ -106,8 +101,6 @@ def test_the_command_measures_trained_networks_and_goes_on_where_it_was(tmp_path
     middle = SMOKE.points // 2
     for cell in record["cells"]:
         assert cell["plane"][middle][middle] == pytest.approx(cell["meta_loss"], rel=1e-4)
-        assert cell["meta_eigenvalues"][0] >= cell["meta_eigenvalues"][1]
-        assert cell["epsilon_sharpness"] >= 0
     capsys.readouterr()
     assert main(command) == 0
     assert "measured" not in capsys.readouterr().out

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from reproductions.study import ROOT
 from reproductions.tables.check import check, check_settings
 from reproductions.tables.lines import accuracies
 from reproductions.tables.records import TRACKED, tracked_records
@@ -73,11 +72,6 @@ def test_the_grid_shares_no_seed_with_the_table_that_reports(grid, table, tier):
     assert chosen_on
     assert reported
     assert not chosen_on & (reported | planned)
-
-
-def test_the_readme_has_a_table_between_its_marks():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "| Sharp-MAML both |" in text[text.index("<!-- table: begin -->") : text.index("<!-- table: end -->")]
 
 
 NETWORKS = [

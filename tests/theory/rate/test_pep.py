@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from theory.rate.pep import RELATIVE_GAP, attained, worst_case
+from theory.rate.pep import attained, worst_case
 
 
 def theorem(T: int, *, eta: float, b: float, Delta: float) -> float:
@@ -29,7 +29,6 @@ def test_without_errors_a_quadratic_is_the_worst_function(T: int, L: float, eta:
     found = worst_case(T, L=L, eta=eta, b=0.0, Delta=Delta)
     assert found.value == pytest.approx(exact, rel=1e-6)
     assert found.value >= exact * (1 - 1e-9)
-    assert abs(found.dual_gap) <= RELATIVE_GAP * found.value
 
 
 @pytest.mark.parametrize("T", [1, 2, 3, 5])
@@ -124,7 +123,6 @@ def test_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 def test_is_as_accurate_at_small_steps_and_unequal_scales(T: int, b: float, Delta: float) -> None:
     found = worst_case(T, L=10.0, eta=0.001, b=b, Delta=Delta)
     assert found.value >= attained(T, L=10.0, eta=0.001, b=b, Delta=Delta) * (1 - 1e-9)
-    assert abs(found.dual_gap) <= RELATIVE_GAP * found.value
 
 
 def test_an_inaccurate_solution_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
