@@ -140,7 +140,7 @@ $(PEERS)/installed: benchmarks/peers.txt requirements/dev.lock
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt --constraint $(PEERS)/constraints.txt
 	@touch $@
 
-bench: $(VENV)/dev $(if $(QUICK),,$(PEERS)/installed)  ## speed against a plain loop, higher, torchopt and JAX, forty minutes: QUICK=1 for a minute
+bench: $(VENV)/dev $(if $(QUICK),,$(PEERS)/installed)  ## speed against a plain loop, higher, torchopt and JAX, an hour: QUICK=1 for a minute
 	$(RUN) -m benchmarks.bench $(if $(QUICK),--quick,--peers $(PEERS)/bin/python)
 
 bench-training: $(VENV)/dev  ## does the fast path train as well as the plain loop? DATA=dir (an hour on two cores)

@@ -42,19 +42,21 @@ def tables(records: Path) -> dict[str, str]:
     Args:
         records: The folder of all records.
     """
-    kinds = {"speed": "speed", "two-cores": "two-cores", "training": "training"}
-    speed, other, training = (read_result(records / f"bench/{name}.json", kind) for name, kind in kinds.items())
+    kinds = {"speed": "speed", "two-cores": "two-cores", "xeon": "speed", "training": "training"}
+    speed, other, xeon, training = (read_result(records / f"bench/{name}.json", kind) for name, kind in kinds.items())
     measured = speed.payload
     return {
         "bench": front_table(measured) + f"\n{machine(speed)}",
         "bench-machine": machine(speed),
         "bench-table": full_table(measured),
         "bench-two-cores": other_machine(other),
+        "bench-xeon": other_machine(xeon),
         "bench-peers": peers_table(measured),
         "bench-profile": profile_table(measured),
         "bench-convolutions": convolution_rates(measured, speed.provenance["threads"]),
         "bench-scaling": scaling_table(measured),
         "bench-processes": processes_table(measured),
+        "bench-kernels": kernels_table(measured),
         "bench-compiled": compiled_table(measured),
         "bench-error": error_line(measured),
         "bench-theory": theory_table(records / "theory/claims"),
@@ -84,19 +86,13 @@ def full_table(record: Mapping[str, Any]) -> str:
     """Every work: seconds, ratio, fraction of the limit, memory and page faults."""
     lines = []
     for row in record["rows"]:
-        variant, pixels = row["work"].split("@")
-        against = row["ratio"]["plain"]
+        target, against = TARGETS[int(row["work"].split("@")[1])], row["ratio"]["plain"]
         lines.append(
             [
-                f"{of_variant(variant)}, {pixels} px",
-                f"{row['median_seconds']['ours']:.2f}",
-                f"{row['median_seconds']['plain']:.2f}",
+                of_work(row["work"]),
+                *(f"{row['median_seconds'][side]:.2f}" for side in ("ours", "plain")),
                 ratio(against),
-                "yes"
-                if against["min"] >= TARGETS[int(pixels)]
-                else "at the edge"
-                if against["median"] >= TARGETS[int(pixels)]
-                else "no",
+                "yes" if against["min"] >= target else "at the edge" if against["median"] >= target else "no",
                 *(f"{row['fraction_of_limit'][side]:.2f}" for side in ("ours", "plain")),
                 *(f"{row['peak_gib_above_import'][side]:.2f}" for side in ("ours", "plain")),
                 *(f"{row['page_faults'][side]:,.0f}" for side in ("ours", "plain")),
@@ -111,7 +107,7 @@ def other_machine(result: Result) -> str:
     rows = [{**row, "ratio": {"plain": row["ratio"].get("plain", row["ratio"])}} for row in result.payload["rows"]]
     lines = [
         [
-            f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px",
+            of_work(row["work"]),
             *(f"{row['median_seconds'][side]:.2f}" for side in ("ours", "plain")),
             ratio(row["ratio"]["plain"]),
             *(f"{row['fraction_of_limit'][side]:.2f}" for side in ("ours", "plain")),
@@ -125,8 +121,7 @@ def other_machine(result: Result) -> str:
 def peers_table(record: Mapping[str, Any]) -> str:
     """Ratios to the public libraries, on the works that they know."""
     lines = [
-        [f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px"]
-        + [ratio(row["ratio"][name]) for name in ("plain", *record["peers"])]
+        [of_work(row["work"])] + [ratio(row["ratio"][name]) for name in ("plain", *record["peers"])]
         for row in record["rows"]
         if set(record["peers"]) <= set(row["ratio"])
     ]
@@ -137,25 +132,26 @@ def profile_table(record: Mapping[str, Any]) -> str:
     """Shares of one thread's time by kind of operation, and its seconds."""
     lines = []
     for row in record["profile"]:
-        variant, pixels = row["work"].split("@")
         for side in ("ours", "plain"):
             found = row[side]
             shares = (found["seconds_by_kind"][kind] / found["seconds"] for kind in (*KINDS, OTHER, OUTSIDE))
             lines.append(
-                [f"{of_variant(variant)}, {pixels} px, {side}", f"{found['seconds']:.2f}", f"{found['operations']:,}"]
+                [f"{of_work(row['work'])}, {side}", f"{found['seconds']:.2f}", f"{found['operations']:,}"]
                 + [f"{100 * share:.0f} %" for share in shares]
             )
     return markdown(["", "seconds", "operations", *KINDS, OTHER, OUTSIDE], lines)
 
 
 def convolution_rates(record: Mapping[str, Any], threads: int) -> str:
-    """How fast the convolutions alone are, from the counted operations and their share of the time."""
+    """How fast the convolutions alone are, from the counted operations and their share of the time, and their bound."""
     gflop = {row["work"]: row["gflop"] for row in record["rows"]}
     rates = [gflop[row["work"]] / row["ours"]["seconds_by_kind"]["convolutions"] for row in record["profile"]]
     gemm = [row["gemm_gflop_per_second"] / threads for row in record["rows"]]
+    bound = [row["plain"]["seconds"] / row["ours"]["seconds_by_kind"]["convolutions"] for row in record["profile"]]
     return (
         f"In these six works the convolutions alone run at {min(rates):.0f} to {max(rates):.0f} GFLOP/s a thread, and "
-        f"GEMM at {min(gemm):.0f} to {max(gemm):.0f}.\n"
+        f"GEMM at {min(gemm):.0f} to {max(gemm):.0f}. If all else took no time, the plain loop would take "
+        f"{min(bound):.1f} to {max(bound):.1f} times as long.\n"
     )
 
 
@@ -176,7 +172,7 @@ def processes_table(record: Mapping[str, Any]) -> str:
     """Two processes of one thread against one, and against the plain loop in one."""
     labels = ("one process, one thread", "one process, two threads", "plain")
     lines = [
-        [f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px"]
+        [of_work(row["work"])]
         + [f"{row['median_seconds'][label]:.2f}" for label in ("two processes", *labels)]
         + [ratio(row["ratio"][label]) for label in labels]
         + [f"{row['peak_gib_above_import']['two processes']:.2f}"]
@@ -187,11 +183,24 @@ def processes_table(record: Mapping[str, Any]) -> str:
     return markdown(head, lines)
 
 
+def kernels_table(record: Mapping[str, Any]) -> str:
+    """The native kernels against torch's operations."""
+    lines = [
+        [
+            f"{of_work(row['work'])}, {row['filters']} filters",
+            *(f"{row['median_seconds'][label]:.3f}" for label in ("kernels", "torch")),
+            ratio(row["ratio"]["torch"]),
+        ]
+        for row in record["kernels"]
+    ]
+    return markdown(["one thread", "kernels, s", "torch, s", "gain"], lines)
+
+
 def compiled_table(record: Mapping[str, Any]) -> str:
     """The compiled form against the eager one."""
     lines = [
         [
-            f"{of_variant(row['work'].split('@')[0])}, {row['work'].split('@')[1]} px",
+            of_work(row["work"]),
             *(f"{row['median_seconds'][label]:.2f}" for label in ("compiled", "eager")),
             ratio(row["ratio"]["eager"]),
             f"{row['first_seconds']['compiled']:.0f}",
@@ -328,6 +337,12 @@ def machine(result: Result) -> str:
 def _caveat(result: Result) -> str:
     """What is to be said beside the numbers, as a paragraph."""
     return f"\n{result.caveat}\n" if result.caveat else ""
+
+
+def of_work(name: str) -> str:
+    """`both-5@84` in words."""
+    variant, pixels = name.split("@")
+    return f"{of_variant(variant)}, {pixels} px"
 
 
 def of_variant(variant: str) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from reproductions.landscape.accuracy import Point, correlations, gaps, points
+from reproductions.landscape.decide import LEVEL
 from reproductions.landscape.measure import MEASURES
-from reproductions.tables.lines import interval
+from reproductions.tables.lines import signed
 from reproductions.tables.records import tracked_records
 from reproductions.tables.specification import Tier, load
 from sharp_maml import Result, read_result
@@ -50,14 +51,19 @@ def measured(records: Path) -> Iterator[Landscapes]:
 
 
 def smoothness(decisions: Sequence[dict[str, Any]], named: Mapping[str, str]) -> str:
-    """The decisions on a landscape, counted by row, and by how many seeds."""
+    """The decisions on a landscape, counted by row, by how many seeds, and what comes nearest where there is none."""
     smoother = dict.fromkeys((line["row"] for line in decisions), 0)
     for line in decisions:
         smoother[line["row"]] += line["verdict"] == "smoother"
     counts = ", ".join(f"{count} (*{named[row]}*)" for row, count in smoother.items())
     worse = sum(line["verdict"] == "less smooth" for line in decisions)
     seeds = max(line["difference"]["n"] for line in decisions)
-    return f"{seeds} seeds: smoother in {counts} of {len(MEASURES)} measures; less smooth in {worse or 'none'}"
+    said = f"{seeds} seeds: smoother in {counts} of {len(MEASURES)} measures; less smooth in {worse or 'none'}"
+    if worse or any(smoother.values()):
+        return said
+    nearest = min(decisions, key=lambda line: line["p"])
+    asked = LEVEL / len(decisions)
+    return f"{said}; the smallest p is {nearest['p']:.2g} (*{named[nearest['row']]}*), and Holm asks for {asked:.2g}"
 
 
 def flatness(found: Sequence[Point], named: Mapping[str, str]) -> str:
@@ -66,7 +72,7 @@ def flatness(found: Sequence[Point], named: Mapping[str, str]) -> str:
     flatter = sum(r.high < 0 for r in ranks)
     sharper = sum(r.low > 0 for r in ranks)
     low, high = (choose(r.mean for r in ranks) for choose in (min, max))
-    moved = ", ".join(f"*{named[row]}* {gap.mean:+.2f} {interval(gap)}" for row, gap in gaps(found).items())
+    moved = ", ".join(f"*{named[row]}* {signed(gap)}" for row, gap in gaps(found).items())
     return (
         f"over {len(found)} networks the rank correlation of accuracy and sharpness within a seed is on average "
         f"{low:.2f} to {high:.2f}, by measure; its interval over seeds says that flatter ones are more accurate in "

@@ -10,7 +10,7 @@ from benchmarks import page as bench
 from publish import landscapes, tables
 from reproductions.sensitivity.measure import shifts
 from reproductions.study import put_between
-from reproductions.tables.lines import Line, interval
+from reproductions.tables.lines import Line, interval, signed
 from sharp_maml import Result, read_result
 from sharp_maml.config import reference
 from tests.theory import mutants
@@ -81,12 +81,13 @@ def pages(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, str]:
 
 def _clusters(result: Result) -> str:
     """The seconds by number of cells, and the milliseconds of each cell after the first, in markdown."""
-    lines = ["| cells | until the first ends, s | until all end, s | each further cell, ms |", "|--:|--:|--:|--:|"]
+    lines = []
     for count, (first, last) in result.payload["seconds"].items():
         each = f"{1000 * (last - first) / (int(count) - 1):.1f}" if int(count) > 1 else ""
-        lines.append(f"| {int(count):,} | {first:.1f} | {last:.1f} | {each} |")
+        lines.append([f"{int(count):,}", f"{first:.1f}", f"{last:.1f}", each])
     said = f"{result.provenance['device']}, Ray {result.payload['ray']}; {result.code}."
-    return "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat])), ""])
+    head = ["cells", "until the first ends, s", "until all end, s", "each further cell, ms"]
+    return bench.markdown(head, lines) + f"\n{' '.join(filter(None, [said, result.caveat]))}\n"
 
 
 def _accuracies(records: Path) -> dict[str, str]:
@@ -95,7 +96,7 @@ def _accuracies(records: Path) -> dict[str, str]:
     verdicts = {f"verdicts-{tier}": _verdicts(each.lines) for (tier, _), each in shown.items() if each.is_first}
     parts = {
         f"mechanism-{tier}": "; ".join(
-            f"*{line.label}* {line.difference.mean:+.2f} {interval(line.difference)}, {line.verdict}"
+            f"*{line.label}* {signed(line.difference)}, {line.verdict}"
             for line in each.lines
             if line.difference is not None
         )
@@ -120,15 +121,15 @@ def sensitivities(records: Path) -> dict[str, str]:
         result = read_result(path, "sensitivity")
         payload = result.payload
         moved = shifts(payload["accuracies"])
-        lines = ["| changed | shift, points | 95% interval over training seeds |", "|---|--:|--:|"]
-        lines += [f"| {name} | {shift.mean:+.2f} | {interval(shift)} |" for name, shift in moved.items()]
+        head = ["changed", "shift, points", "95% interval over training seeds"]
+        shown = bench.markdown(head, [[name, f"{shift.mean:+.2f}", interval(shift)] for name, shift in moved.items()])
         said = f"{payload['label']}, tier {path.stem}, {len(payload['accuracies'])} networks; {result.code}."
         least, most = (choose(abs(shift.mean) for shift in moved.values()) for choose in (min, max))
         beside = "less" if most < min(payload["gains"].values()) else "the largest not less"
         found[f"sensitivity-{path.stem}-range"] = (
             f"{least:.2f} to {most:.2f} points, {beside} than the smallest gain printed"
         )
-        found[f"sensitivity-{path.stem}"] = "\n".join([*lines, "", " ".join(filter(None, [said, result.caveat])), ""])
+        found[f"sensitivity-{path.stem}"] = f"{shown}\n{' '.join(filter(None, [said, result.caveat]))}\n"
     return found
 
 

@@ -16,7 +16,7 @@ from reproductions import study
 from reproductions.landscape import figures
 from reproductions.landscape.accuracy import correlations, gaps, points
 from reproductions.landscape.measure import MEASURES
-from reproductions.tables.lines import interval
+from reproductions.tables.lines import signed
 from reproductions.tables.records import finished_records, tracked_records
 from reproductions.tables.specification import Tier, load
 from sharp_maml import Record, read_result
@@ -52,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, r in correlations(found).items():
             console.print(f"accuracy against {MEASURES[name]}: rank correlation within a seed {r:.2f}, {r.n} seeds")
         for row, estimate in gaps(found).items():
-            difference = f"{estimate.mean:+.2f} {interval(estimate)}"
-            console.print(f"{row}: gap from training to test classes, less that of MAML: {difference}", markup=False)
+            gap = f"{row}: gap from training to test classes, less that of MAML: {signed(estimate)}"
+            console.print(gap, markup=False)
         console.print(f"figure: {path}")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ from reproductions.sensitivity.figure import drawn
 from reproductions.sensitivity.measure import CHECKPOINTS, judge, shifts
 from reproductions.tables.check import TableError
 from reproductions.tables.data import prepare_data
-from reproductions.tables.lines import interval, printed_gain
+from reproductions.tables.lines import printed_gain, signed
 from reproductions.tables.records import of_whole_seeds
 from reproductions.tables.specification import Table, Tier, cells_of, load
 from sharp_maml import NonFiniteError, Result, joint_sources, keep_freed_memory, provenance, write_result
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_result(path, result)
         save_figure(drawn(result.payload), figure)
         for name, estimate in shifts(result.payload["accuracies"]).items():
-            console.print(f"{name}: {estimate.mean:+.2f} {interval(estimate)}", highlight=False, markup=False)
+            console.print(f"{name}: {signed(estimate)}", highlight=False, markup=False)
         console.print(f"record: {path}, figure: {figure}")
     except KeyboardInterrupt:
         console.print("stopped; what was judged is kept: the same command goes on from there")

@@ -46,7 +46,7 @@ class Line:
             _centre(self.accuracy),
             interval(self.seeds),
             _centre(self.support),
-            "—" if self.difference is None else f"{self.difference.mean:+.2f} {interval(self.difference)}",
+            "—" if self.difference is None else signed(self.difference),
             "—" if self.source_difference is None else f"{self.source_difference:+.2f}",
             self.verdict,
             str(self.runs) if self.runs else "—",
@@ -60,6 +60,11 @@ def interval(estimate: Estimate | None) -> str:
     if math.isinf(estimate.low):
         return "[one run: no interval]"
     return f"[{estimate.low:.2f}, {estimate.high:.2f}]"
+
+
+def signed(estimate: Estimate) -> str:
+    """A difference with its sign and its interval."""
+    return f"{estimate.mean:+.2f} {interval(estimate)}"
 
 
 def _centre(estimate: Estimate | None) -> str:

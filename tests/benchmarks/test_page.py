@@ -22,15 +22,20 @@ def test_a_target_is_met_only_if_every_turn_meets_it():
         assert (" | no | " in line) == bool(np.median(turns) < target)
 
 
-def test_what_one_process_misses_two_processes_meet_as_the_pages_say():
-    missed = {
-        row["work"]
-        for row in SPEED["rows"]
-        if row["ratio"]["plain"]["median"] < page.TARGETS[int(row["work"].split("@")[1])]
-    }
-    shared = {row["work"]: row["ratio"]["plain"]["min"] for row in SPEED["processes"]}
-    assert missed <= shared.keys()
-    assert all(shared[work] >= page.TARGETS[int(work.split("@")[1])] for work in missed)
+def test_a_target_is_missed_only_where_convolutions_take_five_sixths_as_the_page_says():
+    rows = {row["work"]: row["ratio"]["plain"]["min"] for row in SPEED["rows"]}
+    missed = {work for work, least in rows.items() if least < page.TARGETS[int(work.split("@")[1])]}
+    profiles = {row["work"]: row["ours"] for row in SPEED["profile"]}
+    assert missed
+    assert all(work.endswith("@84") for work in missed)
+    for work, found in profiles.items():
+        if work.endswith("@84"):
+            assert found["seconds_by_kind"]["convolutions"] > 5 / 6 * found["seconds"]
+
+
+def test_kernels_win_a_tenth_and_compiling_loses_as_the_page_says():
+    assert all(row["ratio"]["torch"]["median"] > 1.1 for row in SPEED["kernels"])
+    assert all(row["ratio"]["eager"]["max"] < 1 for row in SPEED["compiled"])
 
 
 def test_the_training_comparison_pairs_episodes_after_the_mean_over_seeds():

@@ -100,6 +100,7 @@ def test_every_tracked_record_is_a_result_of_a_known_kind_by_committed_code():
             **PLACES,
             "tables/*/*.json": "table-cell",
             "bench/two-cores.json": "two-cores",
+            "bench/xeon.json": "speed",
         }.items()
         for path in RECORDS.glob(place)
     }
@@ -134,7 +135,14 @@ def test_cells_are_counted_as_larger_and_smaller_where_that_is_decided():
 
 
 def test_decisions_on_a_landscape_are_counted_by_row():
-    lines = [{"row": row, "verdict": "not decided", "difference": {"n": 5}} for row in ("low", "up") for _ in MEASURES]
+    lines = [
+        {"row": row, "verdict": "not decided", "difference": {"n": 5}, "p": 0.3 - 0.02 * place}
+        for row in ("low", "up")
+        for place in range(len(MEASURES))
+    ]
+    lines[-1]["p"] = 0.01
+    nearest = "; the smallest p is 0.01 (*up, chosen radius*), and Holm asks for 0.0042"
+    assert smoothness(lines, {"low": "low", "up": "up, chosen radius"}).endswith(f"none{nearest}")
     lines[0]["verdict"] = lines[1]["verdict"] = "smoother"
     said = "5 seeds: smoother in 2 (*low*), 0 (*up, chosen radius*) of 6 measures; less smooth in "
     named = {"low": "low", "up": "up, chosen radius"}
