@@ -89,9 +89,7 @@ def full_table(record: Mapping[str, Any]) -> str:
         target, against = TARGETS[int(row["work"].split("@")[1])], row["ratio"]["plain"]
         lines.append(
             [
-                of_work(row["work"]),
-                *(f"{row['median_seconds'][side]:.2f}" for side in ("ours", "plain")),
-                ratio(against),
+                *timed(of_work(row["work"]), row),
                 "yes" if against["min"] >= target else "at the edge" if against["median"] >= target else "no",
                 *(f"{row['fraction_of_limit'][side]:.2f}" for side in ("ours", "plain")),
                 *(f"{row['peak_gib_above_import'][side]:.2f}" for side in ("ours", "plain")),
@@ -106,12 +104,7 @@ def other_machine(result: Result) -> str:
     """Works on another machine, by an earlier commit: seconds, ratio to the plain loop, fractions of the limit."""
     rows = [{**row, "ratio": {"plain": row["ratio"].get("plain", row["ratio"])}} for row in result.payload["rows"]]
     lines = [
-        [
-            of_work(row["work"]),
-            *(f"{row['median_seconds'][side]:.2f}" for side in ("ours", "plain")),
-            ratio(row["ratio"]["plain"]),
-            *(f"{row['fraction_of_limit'][side]:.2f}" for side in ("ours", "plain")),
-        ]
+        [*timed(of_work(row["work"]), row), *(f"{row['fraction_of_limit'][side]:.2f}" for side in ("ours", "plain"))]
         for row in rows
     ]
     head = ["", "seconds", "plain", "ratio", "of limit", "plain"]
@@ -157,14 +150,10 @@ def convolution_rates(record: Mapping[str, Any], threads: int) -> str:
 
 def scaling_table(record: Mapping[str, Any]) -> str:
     """Seconds over inner steps and over episodes."""
-    lines = [
-        [
-            f"{of_variant(row['work'].split('@')[0])}, {row['episodes']} episode{'s' if row['episodes'] > 1 else ''}",
-            *(f"{row['median_seconds'][side]:.2f}" for side in ("ours", "plain")),
-            ratio(row["ratio"]["plain"]),
-        ]
-        for row in record["scaling"]
-    ]
+    lines = []
+    for row in record["scaling"]:
+        variant, episodes = row["work"].split("@")[0], row["episodes"]
+        lines.append(timed(f"{of_variant(variant)}, {episodes} episode{'s' if episodes > 1 else ''}", row))
     return markdown(["42 px", "seconds", "plain", "ratio"], lines)
 
 
@@ -186,11 +175,7 @@ def processes_table(record: Mapping[str, Any]) -> str:
 def kernels_table(record: Mapping[str, Any]) -> str:
     """The native kernels against torch's operations."""
     lines = [
-        [
-            f"{of_work(row['work'])}, {row['filters']} filters",
-            *(f"{row['median_seconds'][label]:.3f}" for label in ("kernels", "torch")),
-            ratio(row["ratio"]["torch"]),
-        ]
+        timed(f"{of_work(row['work'])}, {row['filters']} filters", row, "kernels", "torch", digits=3)
         for row in record["kernels"]
     ]
     return markdown(["one thread", "kernels, s", "torch, s", "gain"], lines)
@@ -199,12 +184,7 @@ def kernels_table(record: Mapping[str, Any]) -> str:
 def compiled_table(record: Mapping[str, Any]) -> str:
     """The compiled form against the eager one."""
     lines = [
-        [
-            of_work(row["work"]),
-            *(f"{row['median_seconds'][label]:.2f}" for label in ("compiled", "eager")),
-            ratio(row["ratio"]["eager"]),
-            f"{row['first_seconds']['compiled']:.0f}",
-        ]
+        [*timed(of_work(row["work"]), row, "compiled", "eager"), f"{row['first_seconds']['compiled']:.0f}"]
         for row in record["compiled"]
     ]
     return markdown(["one thread", "compiled, s", "eager, s", "gain", "first iteration, s"], lines)
@@ -337,6 +317,12 @@ def machine(result: Result) -> str:
 def _caveat(result: Result) -> str:
     """What is to be said beside the numbers, as a paragraph."""
     return f"\n{result.caveat}\n" if result.caveat else ""
+
+
+def timed(label: str, row: Mapping[str, Any], first: str = "ours", other: str = "plain", digits: int = 2) -> list[str]:
+    """The cells that most lines begin with: a label, the seconds of two sides, and the other's over the first's."""
+    seconds = (f"{row['median_seconds'][side]:.{digits}f}" for side in (first, other))
+    return [label, *seconds, ratio(row["ratio"][other])]
 
 
 def of_work(name: str) -> str:

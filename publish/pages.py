@@ -87,7 +87,12 @@ def _clusters(result: Result) -> str:
         lines.append([f"{int(count):,}", f"{first:.1f}", f"{last:.1f}", each])
     said = f"{result.provenance['device']}, Ray {result.payload['ray']}; {result.code}."
     head = ["cells", "until the first ends, s", "until all end, s", "each further cell, ms"]
-    return bench.markdown(head, lines) + f"\n{' '.join(filter(None, [said, result.caveat]))}\n"
+    return bench.markdown(head, lines) + _below(said, result)
+
+
+def _below(said: str, result: Result) -> str:
+    """What stands below a table: what measured it, and what is to be said beside the numbers."""
+    return f"\n{' '.join(filter(None, [said, result.caveat]))}\n"
 
 
 def _accuracies(records: Path) -> dict[str, str]:
@@ -129,7 +134,7 @@ def sensitivities(records: Path) -> dict[str, str]:
         found[f"sensitivity-{path.stem}-range"] = (
             f"{least:.2f} to {most:.2f} points, {beside} than the smallest gain printed"
         )
-        found[f"sensitivity-{path.stem}"] = f"{shown}\n{' '.join(filter(None, [said, result.caveat]))}\n"
+        found[f"sensitivity-{path.stem}"] = shown + _below(said, result)
     return found
 
 
