@@ -82,8 +82,7 @@ def drawings(root: Path, verdicts: Sequence[Verdict]) -> dict[Path, Drawing]:
     for each in tables.shown(records):
         every[figures / f"{each.name}.png"] = Drawing(each.markdown, each.draw)
         if each.has_curves:
-            shows = repr([(record.name, record.seed, record.learning_curve) for record in each.records])
-            every[figures / f"{each.name}-curves.png"] = Drawing(shows, each.draw_curves)
+            every[figures / f"{each.name}-curves.png"] = Drawing(each.shows_in_curves, each.draw_curves)
     return every
 
 

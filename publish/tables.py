@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from reproductions.tables.lines import Line, build_lines, notes
 from reproductions.tables.records import tables_run, tracked_records
 from reproductions.tables.specification import Table, Tier
 from sharp_maml import Record
+from sharp_maml.paper import save_figure
 
 HEAD = """# The tables, rerun
 
@@ -20,6 +21,9 @@ Every table that has been run, from tracked records in `records/`. Each stands o
 says nothing about others. What a number means: [protocol](protocol.md). What was fixed before miniImageNet was run:
 [plan](plan.md). In a terminal: `python -m reproductions.tables --tier TIER --table TABLE --tracked`.
 """
+
+BESIDE = {"cpu-42": "cpu", "full-size": "cpu"}
+"""A tier, and the one of a smaller budget whose learning curves of the same rows are drawn beside its own."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Shown:
     table: Table
     tier: Tier
     records: Sequence[Record]
+    beside: Shown | None = None
+    """The table whose learning curves are drawn beside its own."""
 
     @property
     def name(self) -> str:
@@ -65,21 +71,37 @@ class Shown:
 
     def draw_curves(self, path: Path) -> None:
         """Learning curves on the validation classes."""
-        curves.draw(
-            curves.says(self.table.rows, self.table.baseline, self.records), self.table.rows, self.records, path
+        said = curves.says(self.table.rows, self.table.baseline, self.records)
+        save_figure(curves.drawn(said, self.table.rows, self._panels), path)
+
+    @property
+    def shows_in_curves(self) -> str:
+        """What the figure of its learning curves is made from."""
+        return repr(
+            [(each.name, each.seed, each.learning_curve) for records in self._panels.values() for each in records]
         )
 
+    @property
+    def _panels(self) -> dict[str, Sequence[Record]]:
+        """The records by their budget's name, which is not said of a single one."""
+        if self.beside is None:
+            return {"": self.records}
+        return {f"tier {each.tier.name}": each.records for each in (self.beside, self)}
 
-def shown(records: Path) -> Iterator[Shown]:
+
+def shown(records: Path) -> list[Shown]:
     """Every table that has been run.
 
     Raises:
         ValueError: Records of a table do not belong together, or are of other settings than it has now.
     """
+    every = []
     for table, tier, found in tables_run(partial(tracked_records, tracked=records / "tables")):
         check(found, table.rows)
         check_settings(found, table, tier)
-        yield Shown(table, tier, found)
+        every.append(Shown(table, tier, found))
+    small = {each.tier.name: each for each in every if each.is_first}
+    return [replace(each, beside=small.get(BESIDE.get(each.tier.name, ""))) for each in every]
 
 
 def page(records: Path) -> str:

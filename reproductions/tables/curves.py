@@ -5,10 +5,11 @@ The command draws them beside the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import rcParams, style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reproductions.tables.specification import Row
@@ -45,25 +46,51 @@ def draw(title: str, rows: Sequence[Row], records: Sequence[Record], path: Path)
         records: Any number of seeds per row.
         path: A PNG file.
     """
+    save_figure(drawn(title, rows, {"": records}), path)
+
+
+def drawn(title: str, rows: Sequence[Row], panels: Mapping[str, Sequence[Record]]) -> Figure:
+    """The curves of the same rows at one budget or more, side by side on one scale of accuracy.
+
+    Args:
+        title: Above the figure.
+        rows: As for `draw`; one without records at any budget is left out.
+        panels: The records of each budget by its name, which stands above its curves.
+
+    Returns:
+        The figure.
+    """
     with style.context("sharp_maml.paper"):
         figure = Figure(figsize=(6.8, 3.4), layout="constrained")
-        axes = figure.subplots()
-        shown = [row for row in rows if any(record.name == row.name for record in records)]
-        for place, row in enumerate(shown):
-            colour = f"C{place}"
-            curve = validation_curve([record for record in records if record.name == row.name])
-            steps, estimates = list(curve), list(curve.values())
-            seeds = estimates[0].n if estimates else 0
-            label = f"{row.label} ({seeds} seed{'s' if seeds > 1 else ''})"
-            form = "o-" if place < len(rcParams["axes.prop_cycle"]) else "s--"  # where colours begin anew
-            axes.plot(steps, [each.mean for each in estimates], form, color=colour, label=label)
-            if seeds > 2:  # two seeds give bands wider than the figure
-                axes.fill_between(
-                    steps, [each.low for each in estimates], [each.high for each in estimates],
-                    color=colour, alpha=0.12, linewidth=0,
-                )  # fmt: skip
-        axes.set(xlabel="meta-iteration", ylabel="accuracy on the validation classes, %")
+        every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        named = {record.name for records in panels.values() for record in records}
+        shown = [row for row in rows if row.name in named]
+        for axes, (name, records) in zip(every, panels.items(), strict=True):
+            for place, row in enumerate(shown):
+                curve = validation_curve([record for record in records if record.name == row.name])
+                _draw_curve(axes, place, curve)
+            axes.set(title=name, xlabel="meta-iteration")
+        every[0].set(ylabel="accuracy on the validation classes, %")
         say(figure, title)
         if shown:
-            figure.legend(loc="outside lower center", ncols=2)
-    save_figure(figure, path)
+            labels = [f"{row.label} ({_seeds(row, panels.values())})" for row in shown]
+            figure.legend(every[0].get_lines(), labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw_curve(axes: Axes, place: int, curve: Mapping[int, Estimate]) -> None:
+    """A row's curve in the colour of its place; without points, only what the legend shows."""
+    steps, estimates = list(curve), list(curve.values())
+    form = "o-" if place < len(rcParams["axes.prop_cycle"]) else "s--"  # where colours begin anew
+    axes.plot(steps, [each.mean for each in estimates], form, color=f"C{place}")
+    if estimates and estimates[0].n > 2:  # two seeds give bands wider than the figure
+        axes.fill_between(
+            steps, [each.low for each in estimates], [each.high for each in estimates],
+            color=f"C{place}", alpha=0.12, linewidth=0,
+        )  # fmt: skip
+
+
+def _seeds(row: Row, panels: Iterable[Sequence[Record]]) -> str:
+    """How many seeds a row has, in every panel."""
+    counts = [sum(record.name == row.name for record in records) for records in panels]
+    return f"{' and '.join(map(str, counts))} seed{'' if set(counts) == {1} else 's'}"

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from publish import __main__ as command
-from publish import figures
+from publish import figures, tables
 from publish.fresh import PLACES, bring
 from publish.landscapes import flatness, smoothness
 from publish.pages import FILLED, assumptions, larger_and_smaller, sensitivities
@@ -18,7 +18,9 @@ from reproductions.landscape.accuracy import Point
 from reproductions.landscape.measure import MEASURES
 from reproductions.sensitivity.measure import CHOICES
 from reproductions.study import RECORDS, ROOT
+from reproductions.tables.specification import load
 from sharp_maml import KINDS, Result, read_records, read_result, write_record, write_result
+from tests.reproductions.tables.records_for_tests import TABLE, TIER, record
 from theory.check.claim import Item
 from theory.check.verdicts import read
 
@@ -176,6 +178,19 @@ def test_how_far_the_protocol_moves_a_number_stands_beside_the_smallest_gain(tmp
     assert found["sensitivity-cpu-range"] == f"0.25 to 1.75 points, {words} the smallest gain printed"
     assert "| 1 test step | +0.25 | [0.25, 0.25] |" in found["sensitivity-cpu"]
     assert "MAML, tier cpu, 3 networks; commit cccccccccc." in found["sensitivity-cpu"]
+
+
+def test_curves_of_a_larger_budget_stand_beside_those_of_the_same_rows_at_a_smaller_one():
+    tables_of, tiers = load()
+    for larger, smaller in tables.BESIDE.items():
+        rows, others = ({row.name for row in tables_of[tiers[name].tables[0]].rows} for name in (larger, smaller))
+        assert rows <= others
+        assert tiers[larger].data == tiers[smaller].data
+    records = [record("maml"), record("low")]
+    small = tables.Shown(TABLE, replace(TIER, name="small"), records[:1])
+    one, both = tables.Shown(TABLE, TIER, records), tables.Shown(TABLE, TIER, records, beside=small)
+    assert one.shows_in_curves == repr([(each.name, 0, each.learning_curve) for each in records])
+    assert both.shows_in_curves == repr([(each.name, 0, each.learning_curve) for each in records[:1] + records])
 
 
 def test_a_mark_that_no_record_fills_is_named(checkout, verdicts_once, capsys):

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 from scipy import stats
 
-from reproductions.tables.curves import draw, says, validation_curve
+from reproductions.tables.curves import draw, drawn, says, validation_curve
 from tests.reproductions.tables.records_for_tests import TABLE, record
 
 
@@ -39,9 +39,35 @@ def test_the_sentence_names_the_row_that_ends_highest_and_where_the_baseline_end
     assert says(TABLE.rows, TABLE.baseline, made[:2]) == "On the validation classes MAML ends highest, at 45.0 %."
 
 
-def test_the_figure_is_drawn_for_rows_that_have_records(tmp_path):
-    made = [run(row, seed, [0.3, 0.4]) for row in ("maml", "low") for seed in range(3)]
-    draw("A title", TABLE.rows, made, tmp_path / "curves.png")
+def heights(axes) -> list[list[float]]:
+    return [list(line.get_ydata()) for line in axes.get_lines()]
+
+
+def legend(figure) -> list[str]:
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_line_for_every_row_that_has_records_and_a_band_from_three_seeds_on(tmp_path):
+    made = [run("maml", seed, [0.3, 0.4]) for seed in range(3)] + [run("low", seed, [0.2, 0.5]) for seed in range(2)]
+    figure = drawn("A title", TABLE.rows, {"": made})
+    (axes,) = figure.axes
+    assert heights(axes) == [pytest.approx([30, 40]), pytest.approx([20, 50])]
+    assert legend(figure) == ["MAML (3 seeds)", "Sharp-MAML low (2 seeds)"]
+    assert len(axes.collections) == 1
+    assert drawn("A title", TABLE.rows, {"": []}).axes[0].get_lines() == []
+
+
+def test_budgets_stand_side_by_side_with_one_colour_a_row():
+    small = [run(row, seed, [0.3, 0.4]) for row in ("maml", "low") for seed in range(3)]
+    figure = drawn("A title", TABLE.rows, {"small": small, "large": [run("low", 0, [0.35, 0.45, 0.55])]})
+    left, right = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["small", "large"]
+    assert heights(right) == [[], pytest.approx([35, 45, 55])]
+    assert [line.get_color() for line in left.get_lines()] == [line.get_color() for line in right.get_lines()]
+    assert left.get_ylim() == right.get_ylim()
+    assert legend(figure) == ["MAML (3 and 0 seeds)", "Sharp-MAML low (3 and 1 seeds)"]
+
+
+def test_the_figure_is_written(tmp_path):
+    draw("A title", TABLE.rows, [run("maml", 0, [0.3, 0.4])], tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").shape[2] == 4
-    draw("A title", TABLE.rows, [], tmp_path / "none.png")
-    assert (tmp_path / "none.png").exists()
