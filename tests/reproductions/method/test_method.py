@@ -157,8 +157,46 @@ def test_recorded_distances_recompute():
         assert row["sharp"] == pytest.approx(np.median(sharp), rel=1e-3, abs=1e-7)
 
 
-@pytest.mark.parametrize("part", ["trajectories", "step", "lower_level"])
-def test_figures_are_drawn_from_the_record_alone(part, tmp_path):
-    figure = getattr(figures, f"drawn_{part}")(RECORD)
-    figure.savefig(tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+def drawn_with(axis, label):
+    (line,) = (line for line in axis.get_lines() if line.get_label() == label)
+    return np.column_stack(line.get_data())
+
+
+def test_the_figure_of_the_paths_shows_every_path_and_the_share_of_starts_that_end_in_the_flat_basin():
+    found = RECORD["trajectories"]
+    left, right = figures.drawn_trajectories(RECORD).axes
+    for name, path in found["paths"].items():
+        np.testing.assert_array_equal(drawn_with(left, name), path)
+        flat = [(end["radius"], 100 * end["flat"] / found["starts"]) for end in found["ends"] if end["variant"] == name]
+        shown = drawn_with(right, name)
+        np.testing.assert_allclose(shown[:, 1], flat[0][1] if name == "maml" else np.array(flat)[:, 1])
+        assert name == "maml" or shown[:, 0].tolist() == [radius for radius, _ in flat]
+
+
+def test_the_figure_of_a_step_has_each_point_and_each_arrow_of_the_record():
+    step = RECORD["trajectories"]["one_step"]
+    theta, eps = np.array(step["theta"]), np.array(step["eps"])
+    first, second = figures.drawn_step(RECORD).axes
+    for axis, at, key, power in ((first, theta, "adapted", 1), (second, theta + eps, "adapted_above", 2)):
+        for m, adapted in enumerate(step[key]):
+            assert drawn_with(axis, rf"$\tilde\theta^{power}_{m + 1}$").tolist() == [adapted]
+        arrows = [(text.xyann, text.xy) for text in axis.texts if text.arrow_patch is not None]
+        for eps_m in step["eps_m"]:
+            assert any(np.allclose(arrow, (at, at + eps_m)) for arrow in arrows)
+    assert drawn_with(second, r"$\theta^{t+1}$").tolist() == [step["next"]]
+    assert any(np.allclose((text.xyann, text.xy), (theta, theta + eps)) for text in second.texts if text.arrow_patch)
+
+
+def test_the_figure_of_the_lower_level_has_a_solid_and_a_dashed_line_for_every_radius():
+    rows = RECORD["lower_level"]["rows"]
+    alphas = dict.fromkeys(row["alpha"] for row in rows)
+    for axis, place in zip(
+        figures.drawn_lower_level(RECORD).axes, dict.fromkeys(r["place"] for r in rows), strict=True
+    ):
+        expected = [
+            [(row["beta"], row[key]) for row in rows if (row["alpha"], row["place"]) == (alpha, place)]
+            for alpha in alphas
+            for key in ("plain", "sharp")
+        ]
+        assert [np.column_stack(line.get_data()).tolist() for line in axis.get_lines()] == np.array(expected).tolist()
+        assert [line.get_linestyle() for line in axis.get_lines()] == ["--", "-"] * len(alphas)
