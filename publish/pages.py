@@ -112,10 +112,14 @@ def _accuracies(records: Path) -> dict[str, str]:
 
 
 def _verdicts(lines: Sequence[Line]) -> str:
-    """What is said of each variant of Sharp-MAML, and by how many seeds."""
+    """What is said of which variants of Sharp-MAML, and by how many seeds."""
     variants = [line for line in lines if line.label.startswith("Sharp-MAML ") and line.difference is not None]
     seeds = sorted({line.runs for line in variants})
-    said = "; ".join(f"*{line.label.removeprefix('Sharp-MAML ')}* {line.verdict}" for line in variants)
+    named = {
+        verdict: [f"*{line.label.removeprefix('Sharp-MAML ')}*" for line in variants if line.verdict == verdict]
+        for verdict in dict.fromkeys(line.verdict for line in variants)
+    }
+    said = "; ".join(f"{verdict} for {', '.join(names)}" for verdict, names in named.items())
     return f"{' to '.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds: {said}"
 
 

@@ -48,8 +48,8 @@ class Shown:
 
     @property
     def has_curves(self) -> bool:
-        """Whether its learning curves are drawn, which are those of real data."""
-        return self.tier.data != "synthetic" and self.table.split == "test"
+        """Whether its learning curves are drawn, which are those of miniImageNet's test tables."""
+        return self.tier.data == "miniimagenet" and self.table.split == "test"
 
     @cached_property
     def lines(self) -> list[Line]:

@@ -21,6 +21,7 @@ from rich.table import Table as TerminalTable
 
 from reproductions.study import WIDTH
 from reproductions.tables.lines import Line
+from reproductions.tables.verdicts import MARGIN
 from sharp_maml.paper import save_figure, say
 
 HEADER = (
@@ -143,6 +144,8 @@ def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str
         left, right = plot.subplots(1, 2, sharey=True, width_ratios=(1.1, 1))
         _dots(left, right, drawn)
         right.axvline(0, color="0.3", linewidth=0.8)
+        within = f"equivalent: a mean difference within {MARGIN:g} points"
+        right.axvspan(-MARGIN, MARGIN, color="0.92", zorder=0, label=within)
         bounds = [bound for line in drawn if line.difference for bound in (line.difference.low, line.difference.high)]
         widest = max((abs(bound) for bound in bounds if math.isfinite(bound)), default=0.0)
         if widest > MOST_POINTS:

@@ -227,6 +227,13 @@ def test_the_figure_marks_the_values_of_the_source_beside_the_rows_that_have_one
     assert dots(right, "D") == [1.74]
 
 
+def test_the_margin_of_equivalence_lies_behind_the_differences_and_is_named(drawn):
+    plot = drawn(LINES)
+    (band,) = plot.axes[1].patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == (-0.87, 0.87)
+    assert "equivalent: a mean difference within 0.87 points" in [text.get_text() for text in plot.legends[0].texts]
+
+
 def test_the_legend_names_the_source_where_one_of_its_values_is_marked(drawn):
     own = replace(LOW, source=None, source_difference=None)
     of_legend = [[text.get_text() for text in drawn(lines).legends[0].texts] for lines in (LINES, [own])]
