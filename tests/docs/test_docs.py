@@ -100,7 +100,8 @@ def test_a_row_that_says_supported_rests_on_supported_claims(row):
 
 
 @pytest.mark.parametrize(
-    ("tier", "table"), [("cpu", "miniimagenet"), ("demo", "table1"), ("omniglot-5way", "omniglot")]
+    ("tier", "table"),
+    [("cpu", "miniimagenet"), ("demo", "table1"), ("omniglot-5way", "omniglot"), ("omniglot-20way", "omniglot")],
 )
 def test_what_the_pages_say_of_accuracies_is_what_the_records_say(tier, table):
     tables, tiers = load()
