@@ -190,8 +190,8 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         "the best on the validation classes.",
         "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over "
         "seeds; these are a row's own, and verdicts allow for the number of rows.",
-        "Verdict: t-tests on the differences over seeds, each question asked of all rows with Holm's correction at "
-        f"{100 * LEVEL:g}%"
+        "Verdict: t-tests on the differences over seeds (for equivalence two one-sided ones), each question asked of "
+        f"all rows with Holm's correction at {100 * LEVEL:g}%"
         + (
             "; the gains that the source prints are taken as they are, without their errors, which it does not print; "
             "quoted values are left alone."
