@@ -47,7 +47,7 @@ def legend(figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_a_line_for_every_row_that_has_records_and_a_band_from_three_seeds_on(tmp_path):
+def test_a_line_for_every_row_that_has_records_and_a_band_from_three_seeds_on():
     made = [run("maml", seed, [0.3, 0.4]) for seed in range(3)] + [run("low", seed, [0.2, 0.5]) for seed in range(2)]
     figure = drawn("A title", TABLE.rows, {"": made})
     (axes,) = figure.axes
