@@ -100,8 +100,8 @@ def shown(records: Path) -> list[Shown]:
         check(found, table.rows)
         check_settings(found, table, tier)
         every.append(Shown(table, tier, found))
-    small = {each.tier.name: each for each in every if each.is_first}
-    return [replace(each, beside=small.get(BESIDE.get(each.tier.name, ""))) for each in every]
+    first = {each.tier.name: each for each in every if each.is_first}
+    return [replace(each, beside=first.get(BESIDE.get(each.tier.name, ""))) for each in every]
 
 
 def page(records: Path) -> str:

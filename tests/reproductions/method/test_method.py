@@ -200,3 +200,10 @@ def test_the_figure_of_the_lower_level_has_a_solid_and_a_dashed_line_for_every_r
         ]
         assert [np.column_stack(line.get_data()).tolist() for line in axis.get_lines()] == np.array(expected).tolist()
         assert [line.get_linestyle() for line in axis.get_lines()] == ["--", "-"] * len(alphas)
+
+
+@pytest.mark.parametrize("part", ["trajectories", "step", "lower_level"])
+def test_figures_are_drawn_from_the_record_alone(part, tmp_path):
+    figure = getattr(figures, f"drawn_{part}")(RECORD)
+    figure.savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

@@ -68,6 +68,9 @@ def test_budgets_stand_side_by_side_with_one_colour_a_row():
     assert legend(figure) == ["MAML (3 and 0 seeds)", "Sharp-MAML low (3 and 1 seeds)"]
 
 
-def test_the_figure_is_written(tmp_path):
-    draw("A title", TABLE.rows, [run("maml", 0, [0.3, 0.4])], tmp_path / "curves.png")
+def test_the_figure_is_written_with_records_and_without(tmp_path):
+    made = [run(row, seed, [0.3, 0.4]) for row in ("maml", "low") for seed in range(3)]
+    draw("A title", TABLE.rows, made, tmp_path / "curves.png")
     assert imread(tmp_path / "curves.png").shape[2] == 4
+    draw("A title", TABLE.rows, [], tmp_path / "none.png")
+    assert (tmp_path / "none.png").exists()
