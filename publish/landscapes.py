@@ -75,7 +75,7 @@ def flatness(found: Sequence[Point], named: Mapping[str, str]) -> str:
     moved = ", ".join(f"*{named[row]}* {signed(gap)}" for row, gap in gaps(found).items())
     return (
         f"over {len(found)} networks the rank correlation of accuracy and sharpness within a seed is on average "
-        f"{low:.2f} to {high:.2f}, by measure; its interval over seeds says that flatter ones are more accurate in "
-        f"{flatter or 'none'} of {len(MEASURES)} measures, less accurate in {sharper or 'none'}. Accuracy on training "
-        f"classes less that on test classes, in points less MAML's: {moved}"
+        f"{low:.2f} to {high:.2f}, by measure; its interval over seeds, not corrected for the number of measures, says "
+        f"that flatter ones are more accurate in {flatter or 'none'} of {len(MEASURES)} measures, less accurate in "
+        f"{sharper or 'none'}. Accuracy on training classes less that on test classes, in points less MAML's: {moved}"
     )

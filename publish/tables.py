@@ -18,8 +18,9 @@ from sharp_maml.paper import save_figure
 HEAD = """# The tables, rerun
 
 Every table that has been run, from tracked records in `records/`. Each stands on the data and the budget under it, and
-says nothing about others. What a number means: [protocol](protocol.md). What was fixed before miniImageNet was run:
-[plan](plan.md). In a terminal: `python -m reproductions.tables --tier TIER --table TABLE --tracked`.
+says nothing about others. What a number means: [protocol](protocol.md). What was fixed before miniImageNet's table was
+run, and what was known by then: [plan](plan.md). In a terminal:
+`python -m reproductions.tables --tier TIER --table TABLE --tracked`.
 """
 
 BESIDE = {"cpu-42": "cpu", "full-size": "cpu"}

@@ -1,7 +1,7 @@
 """What a table's runs say of each row: three questions on paired differences to the baseline, decided for all rows.
 
-The rule was written down before miniImageNet was run, in `docs/plan.md`, and is the same for every table. Read next:
-`lines.py`.
+The rule was written down in `docs/plan.md` before a cell of the table `miniimagenet` was trained, and is the same for
+every table. Read next: `lines.py`.
 """
 
 from __future__ import annotations
