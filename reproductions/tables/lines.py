@@ -192,8 +192,7 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
         "seeds that the row and the baseline share, which for a row of fewer seeds is not the difference of the two "
         "accuracies; these are a row's own, and verdicts allow for the number of rows.",
         "Verdict: t-tests on the differences over seeds (for equivalence two one-sided ones, so that a 95% interval "
-        "can reach beyond the margin), each question asked of all rows with Holm's correction at "
-        f"{100 * LEVEL:g}%"
+        f"can reach beyond the margin), each question asked of all rows with Holm's correction at {100 * LEVEL:g}%"
         + (
             "; the gains that the source prints are taken as they are, without their errors, which it does not print; "
             "quoted values are left alone."
