@@ -51,6 +51,9 @@ TERMINAL_HEADER = (
 VERDICT_WIDTH = 13
 """Columns that a verdict is wrapped to; what is then too wide is taken from the method's name."""
 
+NARROWEST, WIDEST = 7, 24
+"""Characters of a column in a page; what is wider is wrapped."""
+
 MOST_POINTS = 25
 """Where the axis of the differences ends: intervals of two seeds, far wider than any difference, leave it."""
 
@@ -96,10 +99,15 @@ def _stacked(cell: str) -> str:
 
 
 def markdown(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str]) -> str:
-    """The table in GitHub's markdown, with the notes as a list under it."""
-    rows = [_header(baseline), [":--" if index in (0, 7) else "--:" for index in range(len(HEADER))]]
-    rows += [list(line.cells()) for line in lines]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    """The table in GitHub's markdown, with the notes as a list under it.
+
+    Dashes under the header tell pandoc how wide a column is: as its longest cell or word of its header, within limits.
+    """
+    header, cells = _header(baseline), [line.cells() for line in lines]
+    widths = [max(map(len, [*head.split(), *column])) for head, *column in zip(header, *cells, strict=True)]
+    dashes = ["-" * min(max(width, NARROWEST), WIDEST) for width in widths]
+    rules = [f":{dash}" if index in (0, 7) else f"{dash}:" for index, dash in enumerate(dashes)]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in (header, rules, *cells))
     return f"**{title}**\n\n{table}\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
 
 

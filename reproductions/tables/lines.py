@@ -169,7 +169,7 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
     one = Config.from_mapping(records[0].config)
     adapting = [Config.from_mapping(record.config) for record in records if record.config["method"] == "sharp-maml"]
     inner = (
-        f"{adapting[0].steps} inner step(s) of {adapting[0].beta_low:g}, {adapting[0].test_steps} at test, "
+        f"{_counted(adapting[0].steps, 'inner step')} of {adapting[0].beta_low:g}, {adapting[0].test_steps} at test, "
         if adapting
         else ""
     )
@@ -179,15 +179,15 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
     ran = {commit for record in records for commit in str(record.provenance["commit"]).split(", then ")}
     commits = ", ".join(sorted(commit[:10] for commit in ran))
     machines = ", ".join(sorted({str(record.provenance["device"]) for record in records}))
-    threads = ", ".join(sorted({str(record.provenance["threads"]) for record in records}))
+    threads = " or ".join(_counted(number, "thread") for number in sorted({r.provenance["threads"] for r in records}))
     hours = sum(record.seconds for record in records) / 3600
     lines = [
         f"Data: {tier.label} ({first.data_name}, digest {first.data_digest[:12]}), {one.image_size} pixels.",
         f"Budget: {one.model} with {one.filters} filters, {inner}{budget}, {outer}.",
         "Radii: " + "; ".join(f"{name} {low:g} (low), {up:g} (up)" for name, low, up in radii) + "." if radii else "",
-        f"Judged on {first.protocol['episodes']:,} fixed {table.split} episodes of {one.ways} ways, {one.shots} "
-        f"shot(s) and {one.queries} queries a class; ± is the conventional 95% interval over episodes. Checkpoints are "
-        "the best on the validation classes.",
+        f"Judged on {first.protocol['episodes']:,} fixed {table.split} episodes of {one.ways} ways, "
+        f"{_counted(one.shots, 'shot')} and {one.queries} queries a class; ± is the conventional 95% interval over "
+        "episodes. Checkpoints are the best on the validation classes.",
         "Over seeds: Student's 95% interval over training seeds. Difference: paired on the same episodes, 95% over the "
         "seeds that the row and the baseline share, which for a row of fewer seeds is not the difference of the two "
         "accuracies; these are a row's own, and verdicts allow for the number of rows.",
@@ -199,7 +199,7 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
             if any(printed_gain(row, table) is not None for row in table.rows)
             else "; nothing is compared with the source."
         ),
-        f"Code: commit {commits}; {machines}, {threads} thread(s) a run; {hours:.2f} hours of training in all.",
+        f"Code: commit {commits}; {machines}, {threads} a run; {hours:.2f} hours of training in all.",
     ]
     unfinished = [
         f"{record.name}, seed {record.seed}, at step {record.learning_curve[-1]['step']:,}"
@@ -211,3 +211,7 @@ def notes(table: Table, tier: Tier, records: Sequence[Record]) -> list[str]:
     if any(record.provenance["dirty"] for record in records):
         lines.append("DIRTY: some records were made with uncommitted changes; nobody could make them again.")
     return [line for line in lines if line]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -146,6 +146,15 @@ def test_markdown_has_a_row_a_line_and_every_note():
     assert text.endswith("\n\n- Data: made up, 5% of it.\n- Code: commit abc_def.\n")
 
 
+def test_the_dashes_of_a_markdown_table_follow_its_cells():
+    rows = markdown("A title", "MAML", LINES, NOTES).splitlines()
+    rule = next(row for row in rows if row.startswith("| :-"))
+    dashes = [cell.count("-") for cell in rule.strip("|").split("|")]
+    for width, name, *cells in zip(dashes, HEADER, *(line.cells() for line in LINES), strict=True):
+        needed = max(len(text) for text in [*name.format(baseline="MAML").split(), *cells])
+        assert width == needed or (width < needed and width == max(dashes)) or (width > needed and width == min(dashes))
+
+
 def test_latex_has_a_row_a_line_with_as_many_cells_as_the_alignment_says():
     text = latex("A_title", "MAML", LINES, NOTES)
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()

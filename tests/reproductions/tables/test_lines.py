@@ -112,14 +112,20 @@ def test_the_notes_say_data_budget_radii_episodes_code_and_cost():
     text = "\n".join(notes(TABLE, TIER, [record("maml"), record("low"), record("matching")]))
     for expected in (
         "made-up images (made up, digest dddddddddddd), 16 pixels",
-        "conv4 with 4 filters, 1 inner step(s) of 0.4, 5 at test, 2 episodes a meta-iteration, 6 meta-iterations",
+        "conv4 with 4 filters, 1 inner step of 0.4, 5 at test, 2 episodes a meta-iteration, 6 meta-iterations",
         "adam with step 1e-12",
         "Radii: low 0.02 (low), 0 (up).",
-        "4 fixed test episodes of 5 ways, 1 shot(s) and 20 queries",
-        "commit cccccccccc; a processor, 1 thread(s) a run; 1.50 hours",
+        "4 fixed test episodes of 5 ways, 1 shot and 20 queries",
+        "commit cccccccccc; a processor, 1 thread a run; 1.50 hours",
     ):
         assert expected in text
     assert "{" not in text
+
+
+def test_the_notes_count_the_threads_of_all_records():
+    first, other = record("maml"), record("low")
+    two = replace(other, provenance={**other.provenance, "threads": 2})
+    assert "a processor, 1 thread or 2 threads a run" in "\n".join(notes(TABLE, TIER, [first, two, first]))
 
 
 def test_the_notes_name_a_run_that_was_cut_off():
