@@ -124,6 +124,20 @@ def test_what_the_pages_say_of_accuracies_is_what_the_records_say(tier, table, r
         }
 
 
+@pytest.mark.parametrize(("tier", "table"), [("demo", "mechanism")])
+def test_what_the_ledger_says_of_the_ascent_is_what_the_records_say(tier, table):
+    tables, tiers = load()
+    lines = {line.label: line for line in build_lines(tables[table], tracked_records(tables[table], tiers[tier]))}
+    ((said, prose),) = re.findall(
+        rf"<!-- mechanism-{tier}: begin -->(.*?)<!-- mechanism-{tier}: end -->\.(.*?)\n\n", LEDGER, flags=re.DOTALL
+    )
+    found = {name: (mean, verdict) for name, mean, verdict in re.findall(r"\*(.+?)\* (\S+) \[.+?\], ([^;]+)", said)}
+    others = {name: line for name, line in lines.items() if line.difference is not None}
+    assert found == {name: (f"{line.difference.mean:+.2f}", line.verdict) for name, line in others.items()}
+    decided = "a step of the same length in a random direction does not cost" in " ".join(prose.split())
+    assert decided == (lines["the same radii in a random direction"].verdict == "more accurate")
+
+
 @pytest.mark.parametrize("tier", ["demo", "cpu"])
 def test_what_the_pages_say_of_the_landscape_is_what_its_record_says(tier):
     record = read_result(ROOT / f"records/landscape/{tier}.json", "landscape").payload
