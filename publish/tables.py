@@ -72,15 +72,17 @@ class Shown:
 
     def draw_curves(self, path: Path) -> None:
         """Learning curves on the validation classes."""
-        said = curves.says(self.table.rows, self.table.baseline, self.records)
-        save_figure(curves.drawn(said, self.table.rows, self._panels), path)
+        save_figure(curves.drawn(self._said_of_curves, self.table.rows, self._panels), path)
 
     @property
     def shows_in_curves(self) -> str:
-        """What the figure of its learning curves is made from."""
-        return repr(
-            [(each.name, each.seed, each.learning_curve) for records in self._panels.values() for each in records]
-        )
+        """What the figure of its learning curves says, and what it is made from."""
+        every = [(each.name, each.seed, each.learning_curve) for records in self._panels.values() for each in records]
+        return self._said_of_curves + repr(every)
+
+    @property
+    def _said_of_curves(self) -> str:
+        return curves.says(self.table.rows, self.table.baseline, self.records)
 
     @property
     def _panels(self) -> dict[str, Sequence[Record]]:

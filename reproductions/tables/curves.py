@@ -28,13 +28,13 @@ def validation_curve(records: Sequence[Record]) -> dict[int, Estimate]:
 
 
 def says(rows: Sequence[Row], baseline: Row, records: Sequence[Record]) -> str:
-    """Where the highest curve ends, and that of the baseline, in a sentence."""
+    """Where the highest curve ends, and that of the baseline, or the next one if the baseline's is the highest."""
     curves = {row.label: validation_curve([each for each in records if each.name == row.name]) for row in rows}
     ends = {label: curve[max(curve)].mean for label, curve in curves.items() if curve}
-    best = max(ends, key=ends.__getitem__)
+    best, *others = sorted(ends, key=ends.__getitem__, reverse=True)
     said = f"On the validation classes {best} ends highest, at {ends[best]:.1f} %"
-    beside = f", and {baseline.label} at {ends[baseline.label]:.1f} %" if baseline.label in {*ends} - {best} else ""
-    return f"{said}{beside}."
+    beside = baseline.label if baseline.label in others else next(iter(others), None)
+    return f"{said}." if beside is None else f"{said}, and {beside} at {ends[beside]:.1f} %."
 
 
 def draw(title: str, rows: Sequence[Row], records: Sequence[Record], path: Path) -> None:

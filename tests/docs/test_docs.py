@@ -124,6 +124,20 @@ def test_what_the_pages_say_of_accuracies_is_what_the_records_say(tier, table, r
         }
 
 
+def test_what_the_ledger_says_of_the_larger_budget_is_what_the_records_say():
+    tables, tiers = load()
+    small, large = (
+        {line.label: line for line in build_lines(tables[table], tracked_records(tables[table], tiers[tier]))}
+        for tier, table in (("cpu", "miniimagenet"), ("cpu-42", "larger"))
+    )
+    said = " ".join(LEDGER.split())
+    mine, other = (lines["MAML (reproduced)"].accuracy.mean for lines in (large, small))
+    assert f"where MAML has {mine:.0f} per cent in place of {other:.0f}, the same holds for both at 5e-4" in said
+    assert small["Sharp-MAML both"].verdict == large["Sharp-MAML both"].verdict == "gain excluded"  # and nothing else
+    assert large["Sharp-MAML both"].runs == 3
+    assert "three seeds do not decide" in said
+
+
 @pytest.mark.parametrize(("tier", "table"), [("demo", "mechanism")])
 def test_what_the_ledger_says_of_the_ascent_is_what_the_records_say(tier, table):
     tables, tiers = load()

@@ -37,6 +37,9 @@ def test_the_sentence_names_the_row_that_ends_highest_and_where_the_baseline_end
     assert says(TABLE.rows, TABLE.baseline, made) == f"{said}, and MAML at 45.0 %."
     assert says(TABLE.rows, TABLE.baseline, made[2:]) == f"{said}."
     assert says(TABLE.rows, TABLE.baseline, made[:2]) == "On the validation classes MAML ends highest, at 45.0 %."
+    made[2] = run("low", 0, [0.6, 0.44])
+    highest = "On the validation classes MAML ends highest, at 45.0 %, and Sharp-MAML low at 44.0 %."
+    assert says(TABLE.rows, TABLE.baseline, made) == highest
 
 
 def heights(axes) -> list[list[float]]:
