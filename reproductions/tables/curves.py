@@ -5,6 +5,7 @@ The command draws them beside the table.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from matplotlib.figure import Figure
 from reproductions.tables.specification import Row
 from sharp_maml import Estimate, Record, interval_over_seeds
 from sharp_maml.paper import save_figure, say
+
+LABEL_WIDTH = 66
+"""Characters of a row's name in the legend, two of which stand beside each other."""
 
 
 def validation_curve(records: Sequence[Record]) -> dict[int, Estimate]:
@@ -73,7 +77,7 @@ def drawn(title: str, rows: Sequence[Row], panels: Mapping[str, Sequence[Record]
         every[0].set(ylabel="accuracy on the validation classes, %")
         say(figure, title)
         if shown:
-            labels = [f"{row.label} ({_seeds(row, panels.values())})" for row in shown]
+            labels = [textwrap.fill(f"{row.label} ({_seeds(row, panels.values())})", LABEL_WIDTH) for row in shown]
             figure.legend(every[0].get_lines(), labels, loc="outside lower center", ncols=2)
     return figure
 

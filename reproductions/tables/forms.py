@@ -54,6 +54,9 @@ VERDICT_WIDTH = 13
 NARROWEST, WIDEST = 7, 24
 """Characters of a column in a page; what is wider is wrapped."""
 
+LABEL_WIDTH = 40
+"""Characters that fit under the axis of the differences."""
+
 MOST_POINTS = 25
 """Where the axis of the differences ends: intervals of two seeds, far wider than any difference, leave it."""
 
@@ -161,7 +164,8 @@ def figure(title: str, baseline: str, lines: Sequence[Line], notes: Sequence[str
         left.set_yticks(range(len(drawn), 0, -1), [line.label for line in drawn])
         left.set_ylim(0.4, len(drawn) + 0.6)
         left.set_xlabel("accuracy, %")
-        right.set_xlabel(f"paired difference to {baseline},\npercentage points (95% over seeds)")
+        compared = textwrap.fill(f"paired difference to {baseline},", LABEL_WIDTH)
+        right.set_xlabel(f"{compared}\npercentage points (95% over seeds)")
         say(plot, title)
         plot.draw_without_rendering()  # the layout is settled; what follows is put below it
         plot.set_layout_engine("none")

@@ -138,7 +138,7 @@ def test_what_the_ledger_says_of_the_larger_budget_is_what_the_records_say():
     assert "three seeds do not decide" in said
 
 
-@pytest.mark.parametrize(("tier", "table"), [("demo", "mechanism")])
+@pytest.mark.parametrize(("tier", "table"), [("demo", "mechanism"), ("cpu", "miniimagenet-mechanism")])
 def test_what_the_ledger_says_of_the_ascent_is_what_the_records_say(tier, table):
     tables, tiers = load()
     lines = {line.label: line for line in build_lines(tables[table], tracked_records(tables[table], tiers[tier]))}
@@ -148,6 +148,9 @@ def test_what_the_ledger_says_of_the_ascent_is_what_the_records_say(tier, table)
     found = {name: (mean, verdict) for name, mean, verdict in re.findall(r"\*(.+?)\* (\S+) \[.+?\], ([^;]+)", said)}
     others = {name: line for name, line in lines.items() if line.difference is not None}
     assert found == {name: (f"{line.difference.mean:+.2f}", line.verdict) for name, line in others.items()}
+    seeds = {line.runs for line in lines.values()}
+    open_ = "Three seeds leave every sign open" in prose
+    assert open_ == (min(seeds) == 3 and not any("accurate" in line.verdict for line in others.values()))
     decided = "a step of the same length in a random direction does not cost" in " ".join(prose.split())
     assert decided == (lines["the same radii in a random direction"].verdict == "more accurate")
 

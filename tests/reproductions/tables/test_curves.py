@@ -10,6 +10,7 @@ from matplotlib.image import imread
 from scipy import stats
 
 from reproductions.tables.curves import draw, drawn, says, validation_curve
+from reproductions.tables.specification import load
 from tests.reproductions.tables.records_for_tests import TABLE, record
 
 
@@ -69,6 +70,15 @@ def test_budgets_stand_side_by_side_with_one_colour_a_row():
     assert [line.get_color() for line in left.get_lines()] == [line.get_color() for line in right.get_lines()]
     assert left.get_ylim() == right.get_ylim()
     assert legend(figure) == ["MAML (3 and 0 seeds)", "Sharp-MAML low (3 and 1 seeds)"]
+
+
+@pytest.mark.parametrize("table", load()[0].values(), ids=load()[0].keys())
+def test_the_names_of_all_rows_fit_below_the_curves(table):
+    made = [replace(run("maml", 0, [0.3, 0.4]), name=row.name) for row in table.rows]
+    figure = drawn("A title", table.rows, {"": made})
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
 
 
 def test_the_figure_is_written_with_records_and_without(tmp_path):

@@ -197,8 +197,8 @@ def drawn(tmp_path, monkeypatch):
     original = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda plot, *a, **k: (kept.append(plot), original(plot, *a, **k)))
 
-    def draw(lines, notes=NOTES):
-        figure("A title", "MAML", lines, notes, tmp_path / "figure.png")
+    def draw(lines, notes=NOTES, baseline="MAML"):
+        figure("A title", baseline, lines, notes, tmp_path / "figure.png")
         assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
         return kept[-1]
 
@@ -228,6 +228,13 @@ def test_the_figure_has_a_dot_and_an_interval_for_each_row_with_records(drawn):
     assert dots(right, "o") == [2.0, -1.0]
     assert intervals(right) == [[1.25, 2.75]]
     assert [label.get_text() for label in left.get_yticklabels()] == ["MAML", "Sharp-MAML low", "One_run & 100% [more]"]
+
+
+def test_the_names_of_the_axes_do_not_overlap_with_long_names_of_rows(drawn):
+    label = "ascent on a random half of the parameters in every second iteration"
+    left, right = drawn([replace(line, label=label) for line in LINES], baseline=label).axes
+    left.figure.draw_without_rendering()
+    assert left.xaxis.label.get_window_extent().x1 < right.xaxis.label.get_window_extent().x0
 
 
 def test_the_figure_marks_the_values_of_the_source_beside_the_rows_that_have_one(drawn):
