@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reproductions.tables.lines import build_lines
+from reproductions.tables.lines import Line, build_lines
 from reproductions.tables.records import tracked_records
 from reproductions.tables.specification import load
 from sharp_maml import Batch, Episode, SharpMAML, read_result
@@ -99,6 +99,12 @@ def test_a_row_that_says_supported_rests_on_supported_claims(row):
     assert all(RECORDS[name]["passed"] for name in names)
 
 
+def lines_of(tier: str, table: str) -> list[Line]:
+    """The lines of a table on a tier, from tracked records."""
+    tables, tiers = load()
+    return build_lines(tables[table], tracked_records(tables[table], tiers[tier]))
+
+
 @pytest.mark.parametrize(
     ("tier", "table", "rows"),
     [
@@ -110,8 +116,7 @@ def test_a_row_that_says_supported_rests_on_supported_claims(row):
     ],
 )
 def test_what_the_pages_say_of_accuracies_is_what_the_records_say(tier, table, rows):
-    tables, tiers = load()
-    lines = build_lines(tables[table], tracked_records(tables[table], tiers[tier]))
+    lines = lines_of(tier, table)
     variants = {line.label.removeprefix("Sharp-MAML "): line for line in lines if line.label.startswith("Sharp-MAML ")}
     assert rows <= variants.keys()
     fewest, most = (pick(line.runs for line in variants.values()) for pick in (min, max))
@@ -125,9 +130,8 @@ def test_what_the_pages_say_of_accuracies_is_what_the_records_say(tier, table, r
 
 
 def test_what_the_ledger_says_of_the_larger_budget_is_what_the_records_say():
-    tables, tiers = load()
     small, large = (
-        {line.label: line for line in build_lines(tables[table], tracked_records(tables[table], tiers[tier]))}
+        {line.label: line for line in lines_of(tier, table)}
         for tier, table in (("cpu", "miniimagenet"), ("cpu-42", "larger"))
     )
     said = " ".join(LEDGER.split())
@@ -140,8 +144,7 @@ def test_what_the_ledger_says_of_the_larger_budget_is_what_the_records_say():
 
 @pytest.mark.parametrize(("tier", "table"), [("demo", "mechanism"), ("cpu", "miniimagenet-mechanism")])
 def test_what_the_ledger_says_of_the_ascent_is_what_the_records_say(tier, table):
-    tables, tiers = load()
-    lines = {line.label: line for line in build_lines(tables[table], tracked_records(tables[table], tiers[tier]))}
+    lines = {line.label: line for line in lines_of(tier, table)}
     ((said, prose),) = re.findall(
         rf"<!-- mechanism-{tier}: begin -->(.*?)<!-- mechanism-{tier}: end -->\.(.*?)\n\n", LEDGER, flags=re.DOTALL
     )

@@ -72,7 +72,7 @@ def test_budgets_stand_side_by_side_with_one_colour_a_row():
     assert legend(figure) == ["MAML (3 and 0 seeds)", "Sharp-MAML low (3 and 1 seeds)"]
 
 
-@pytest.mark.parametrize("table", load()[0].values(), ids=load()[0].keys())
+@pytest.mark.parametrize("table", load()[0].values(), ids=lambda table: table.name)
 def test_the_names_of_all_rows_fit_below_the_curves(table):
     made = [replace(run("maml", 0, [0.3, 0.4]), name=row.name) for row in table.rows]
     figure = drawn("A title", table.rows, {"": made})

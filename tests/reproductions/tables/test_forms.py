@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from reproductions.tables import forms
-from reproductions.tables.forms import HEADER, figure, latex, markdown, terminal
+from reproductions.tables.forms import HEADER, NARROWEST, WIDEST, figure, latex, markdown, terminal
 from reproductions.tables.lines import Line, build_lines, notes
 from reproductions.tables.records import tracked_records
 from reproductions.tables.specification import load
@@ -153,6 +153,8 @@ def test_the_dashes_of_a_markdown_table_follow_its_cells():
     for width, name, *cells in zip(dashes, HEADER, *(line.cells() for line in LINES), strict=True):
         needed = max(len(text) for text in [*name.format(baseline="MAML").split(), *cells])
         assert width == needed or (width < needed and width == max(dashes)) or (width > needed and width == min(dashes))
+    assert (min(dashes), max(dashes)) == (NARROWEST, WIDEST)  # both limits are met by these lines, and a width between
+    assert len(set(dashes)) > 2
 
 
 def test_latex_has_a_row_a_line_with_as_many_cells_as_the_alignment_says():
