@@ -98,7 +98,7 @@ def _below(said: str, result: Result) -> str:
 def _accuracies(records: Path) -> dict[str, str]:
     """The README's table, and in a line the verdicts of each tier's first table and of those on what the ascent is."""
     shown = {(each.tier.name, each.table.name): each for each in tables.shown(records)}
-    verdicts = {f"verdicts-{tier}": _verdicts(each.lines) for (tier, _), each in shown.items() if each.is_first}
+    verdicts = {f"verdicts-{tier}": decided(each.lines) for (tier, _), each in shown.items() if each.is_first}
     parts = {
         f"mechanism-{tier}": "; ".join(
             f"*{line.label}* {signed(line.difference)}, {line.verdict}"
@@ -111,16 +111,24 @@ def _accuracies(records: Path) -> dict[str, str]:
     return {"table": shown[MAIN].markdown, **verdicts, **parts}
 
 
-def _verdicts(lines: Sequence[Line]) -> str:
-    """What is said of which variants of Sharp-MAML, and by how many seeds."""
+def decided(lines: Sequence[Line]) -> str:
+    """What is said of which variants of Sharp-MAML, and by how many seeds; of one seed, the differences to MAML."""
     variants = [line for line in lines if line.label.startswith("Sharp-MAML ") and line.difference is not None]
     seeds = sorted({line.runs for line in variants})
+    if seeds == [1]:
+        found = (f"*{_short(line)}* {line.difference.mean:+.2f}" for line in variants if line.difference)
+        return f"one seed, which decides nothing: {', '.join(found)} points"
     named = {
-        verdict: [f"*{line.label.removeprefix('Sharp-MAML ')}*" for line in variants if line.verdict == verdict]
+        verdict: [f"*{_short(line)}*" for line in variants if line.verdict == verdict]
         for verdict in dict.fromkeys(line.verdict for line in variants)
     }
     said = "; ".join(f"{verdict} for {', '.join(names)}" for verdict, names in named.items())
     return f"{' to '.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds: {said}"
+
+
+def _short(line: Line) -> str:
+    """The name of a variant of Sharp-MAML without that of the method."""
+    return line.label.removeprefix("Sharp-MAML ")
 
 
 def sensitivities(records: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from copy import deepcopy
 from dataclasses import replace
@@ -11,9 +12,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks import figure as bench
+from publish import pages
 from reproductions.landscape import figures as landscape
 from reproductions.study import RECORDS
-from sharp_maml import read_result
+from reproductions.tables.lines import Line
+from sharp_maml import Estimate, read_result
 from sharp_maml.paper import PAGE, save_figure, say
 from theory.check import calibration
 from theory.networks import certificate, counts, rate, regime_page
@@ -112,3 +115,25 @@ def test_the_rates_sentence_has_the_slopes_of_power_laws_and_their_share_of_the_
     for one in found["horizons"]:
         one["bounds"] = dict.fromkeys(one["bounds"])
     assert "and no step is short enough for the bound" in rate.says(found)
+
+
+def line(label: str, differences: Estimate | None, verdict: str) -> Line:
+    return Line(label, None, False, None, None, None, differences, None, verdict, differences.n if differences else 1)
+
+
+def test_verdicts_are_said_with_the_rows_and_the_seeds_that_they_stand_on() -> None:
+    of_three, of_five = Estimate(1.0, 0.5, 1.5, 3), Estimate(-0.1, -0.4, 0.2, 5)
+    lines = [
+        line("MAML", None, "baseline"),
+        line("Sharp-MAML low", of_three, "more accurate"),
+        line("Sharp-MAML up", of_five, "gain excluded"),
+        line("Sharp-MAML both", of_five, "gain excluded"),
+    ]
+    assert pages.decided(lines) == "3 to 5 seeds: more accurate for *low*; gain excluded for *up*, *both*"
+    assert pages.decided(lines[2:]) == "5 seeds: gain excluded for *up*, *both*"
+
+
+def test_of_one_seed_the_differences_are_said_and_that_they_decide_nothing() -> None:
+    one = Estimate(-0.125, -math.inf, math.inf, 1)
+    lines = [line("MAML", None, "baseline"), line("Sharp-MAML both", one, "one seed decides nothing")]
+    assert pages.decided(lines) == "one seed, which decides nothing: *both* -0.12 points"
