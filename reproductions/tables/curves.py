@@ -36,7 +36,8 @@ def says(rows: Sequence[Row], baseline: Row, records: Sequence[Record]) -> str:
     curves = {row.label: validation_curve([each for each in records if each.name == row.name]) for row in rows}
     ends = {label: curve[max(curve)].mean for label, curve in curves.items() if curve}
     best, *others = sorted(ends, key=ends.__getitem__, reverse=True)
-    said = f"On the validation classes {best} ends highest, at {ends[best]:.1f} %"
+    of_one = ", with one seed," if len({each.seed for each in records}) == 1 else ""
+    said = f"On the validation classes{of_one} {best} ends highest, at {ends[best]:.1f} %"
     beside = baseline.label if baseline.label in others else next(iter(others), None)
     return f"{said}." if beside is None else f"{said}, and {beside} at {ends[beside]:.1f} %."
 
