@@ -190,7 +190,7 @@ def test_curves_of_a_larger_budget_stand_beside_those_of_the_same_rows_at_a_smal
     records = [
         record(row, learning_curve=[{"step": 6, "loss": 1.0, "validation_accuracy": end}]) for row, end in ends.items()
     ]
-    said = "On the validation classes MAML ends highest, at 50.0 %, and Sharp-MAML low at 25.0 %."
+    said = "On the validation classes, with one seed, MAML ends highest, at 50.0 %, and Sharp-MAML low at 25.0 %."
     small = tables.Shown(TABLE, replace(TIER, name="small"), records[:1])
     one, both = tables.Shown(TABLE, TIER, records), tables.Shown(TABLE, TIER, records, beside=small)
     assert one.shows_in_curves == said + repr([(each.name, 0, each.learning_curve) for each in records])
