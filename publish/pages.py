@@ -113,22 +113,21 @@ def _accuracies(records: Path) -> dict[str, str]:
 
 def decided(lines: Sequence[Line]) -> str:
     """What is said of which variants of Sharp-MAML, and by how many seeds; of one seed, the differences to MAML."""
-    variants = [line for line in lines if line.label.startswith("Sharp-MAML ") and line.difference is not None]
-    seeds = sorted({line.runs for line in variants})
+    variants = {
+        line.label.removeprefix("Sharp-MAML "): line
+        for line in lines
+        if line.label.startswith("Sharp-MAML ") and line.difference is not None
+    }
+    seeds = sorted({line.runs for line in variants.values()})
     if seeds == [1]:
-        found = (f"*{_short(line)}* {line.difference.mean:+.2f}" for line in variants if line.difference)
+        found = (f"*{name}* {line.difference.mean:+.2f}" for name, line in variants.items() if line.difference)
         return f"one seed, which decides nothing: {', '.join(found)} points"
     named = {
-        verdict: [f"*{_short(line)}*" for line in variants if line.verdict == verdict]
-        for verdict in dict.fromkeys(line.verdict for line in variants)
+        verdict: [f"*{name}*" for name, line in variants.items() if line.verdict == verdict]
+        for verdict in dict.fromkeys(line.verdict for line in variants.values())
     }
     said = "; ".join(f"{verdict} for {', '.join(names)}" for verdict, names in named.items())
     return f"{' to '.join(map(str, seeds[:: max(1, len(seeds) - 1)]))} seeds: {said}"
-
-
-def _short(line: Line) -> str:
-    """The name of a variant of Sharp-MAML without that of the method."""
-    return line.label.removeprefix("Sharp-MAML ")
 
 
 def sensitivities(records: Path) -> dict[str, str]:
