@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from reproductions.tables.specification import Cell, load
 from sharp_maml import Config, load_checkpoint
@@ -60,8 +61,10 @@ def reached(directory: Path) -> int:
 
 @pytest.mark.parametrize("row", ["maml", "both"])
 def test_the_loss_of_the_paper_tier_falls_in_its_first_300_iterations_on_a_cpu(data_path, tmp_path, row):
-    """Five inner steps of 0.1 on a head that sees 1,600 features overshoot: the loss begins far above that of guessing,
-    ln 5, and 300 iterations of MAML are too few to bring it below.
+    """It falls beyond chance, which a run that learns nothing passes once in a hundred times.
+
+    Not below that of guessing, ln 5: five inner steps of 0.1 on a head that sees 1,600 features overshoot, so that it
+    begins far above, and 300 iterations of MAML were too few.
     """
     config = replace(cell(row, "paper").config, iterations=300, validate_every=300, validation_episodes=50)
     command = trainer(tmp_path, config, data_path("miniimagenet"))
@@ -69,4 +72,5 @@ def test_the_loss_of_the_paper_tier_falls_in_its_first_300_iterations_on_a_cpu(d
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert len(losses) == 300
-    assert np.mean(losses[-30:]) < np.mean(losses[:30])
+    assert np.isfinite(losses).all()
+    assert stats.ttest_ind(losses[:30], losses[-30:], equal_var=False, alternative="greater").pvalue < 0.01
