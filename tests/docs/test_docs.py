@@ -142,6 +142,18 @@ def test_what_the_ledger_says_of_the_larger_budget_is_what_the_records_say():
     assert "three seeds do not decide" in said
 
 
+def test_what_the_ledger_says_of_full_size_is_what_the_records_say():
+    lines = {line.label: line for line in lines_of("full-size", "size")}
+    (said,) = re.findall(r"<!-- verdicts-full-size: begin -->(.*?)<!-- verdicts-full-size: end -->", LEDGER)
+    assert said.startswith("one seed, which decides nothing: ")
+    assert {line.runs for line in lines.values()} == {1}
+    variants = {f"Sharp-MAML {name}": mean for name, mean in re.findall(r"\*(.+?)\* ([+-][\d.]+)", said)}
+    others = {label: line.difference for label, line in lines.items() if line.difference is not None}
+    assert variants == {label: f"{difference.mean:+.2f}" for label, difference in others.items()}
+    mine = lines["MAML (reproduced)"].accuracy.mean
+    assert f"600 meta-iterations MAML has {mine:.0f} per cent there, and one seed of both" in " ".join(LEDGER.split())
+
+
 @pytest.mark.parametrize(("tier", "table"), [("demo", "mechanism"), ("cpu", "miniimagenet-mechanism")])
 def test_what_the_ledger_says_of_the_ascent_is_what_the_records_say(tier, table):
     lines = {line.label: line for line in lines_of(tier, table)}
