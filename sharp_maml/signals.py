@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""The signals that end a run after a finished step."""
+
 
 @contextmanager
 def collected() -> Iterator[list[int]]:
@@ -26,7 +29,7 @@ def collected() -> Iterator[list[int]]:
         signal.signal(signum, before[signal.Signals(signum)])
 
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in STOPPING:
             before[signum] = signal.signal(signum, receive)
     except ValueError:  # not the main thread
         pass

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -36,7 +35,7 @@ from sharp_maml.graphs import Iteration
 from sharp_maml.methods import Experiment, build
 from sharp_maml.progress import Report, cut_metrics, peak_memory, tell_cost
 from sharp_maml.records import joined, provenance
-from sharp_maml.signals import collected
+from sharp_maml.signals import STOPPING, collected
 from sharp_maml.tree import norm
 
 log = logging.getLogger(__name__)
@@ -327,11 +326,10 @@ class _Run:
         return point
 
     def agree(self, stopped_by: list[int]) -> int:
-        """The signal that any rank received, 0 for none: all ranks must stop after the same step."""
-        signum = stopped_by[0] if stopped_by else 0
-        flag = torch.tensor([float(signum)], device=self.config.device)
-        anywhere = distributed.mean_over_ranks({"signal": flag})["signal"].item() > 0
-        return (signum or signal.SIGTERM) if anywhere else 0
+        """The signal that any rank received, the same on all, 0 for none: all ranks must stop after the same step."""
+        mine = torch.tensor([float(signum in stopped_by) for signum in STOPPING], device=self.config.device)
+        received = distributed.mean_over_ranks({"signals": mine})["signals"].tolist()
+        return next((signum for signum, share in zip(STOPPING, received, strict=True) if share), 0)
 
     @contextmanager
     def kept(self) -> Iterator[None]:

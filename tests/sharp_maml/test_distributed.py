@@ -367,16 +367,23 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("receivers", [[0], [1], [0, 1]], ids=str)
-def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_the_run_goes_on(uninterrupted, tmp_path, receivers):
+@pytest.mark.parametrize(
+    ("receivers", "signum"),
+    [([0], signal.SIGINT), ([1], signal.SIGINT), ([1], signal.SIGTERM), ([0, 1], signal.SIGTERM)],
+    ids=str,
+)
+def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_the_run_goes_on(
+    uninterrupted, tmp_path, receivers, signum
+):
+    """With the same exit code, also that of the ranks that only heard of the signal from another."""
     toml, whole = uninterrupted
     command = ("-m", "sharp_maml", "train", str(toml), *LONGER, str(tmp_path / "cut"))
     processes = launch(*command)
     wait_for_steps(tmp_path / "cut", 3, processes)
     for rank in receivers:
-        processes[rank].send_signal(signal.SIGTERM)
+        processes[rank].send_signal(signum)
     done = finish(processes)
-    assert [status for status, _, _ in done] == [128 + signal.SIGTERM] * 2, done
+    assert [status for status, _, _ in done] == [128 + signum] * 2, done
     progress = load_checkpoint(tmp_path / "cut/last.safetensors").metadata["progress"]
     reached = [json.loads(line)["step"] for line in (tmp_path / "cut/metrics.jsonl").read_text().splitlines()]
     assert 3 <= progress["step"] == reached[-1] < 60
