@@ -17,6 +17,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -60,6 +61,8 @@ MARK = "SHARP_MAML_KILLED"
 """Environment variable by which the processes of a run are found."""
 TIMES = {"seconds", "started", "peak_memory_bytes", "interruptions"}
 """What in a record, a line of metrics or a checkpoint is of one run, and not of what it computes."""
+SPENT = re.compile(r"\d+ s of one core")
+"""The time of a theory run, in its report."""
 OWN = {".lock", "log.txt", cells.EPISODES}
 """Files of a run directory that say what happened there, by name; so do those of TensorBoard."""
 DECISIVE = (
@@ -297,6 +300,8 @@ def content(path: Path) -> Any:
         return _plain(json.loads(path.read_bytes()))
     if path.suffix == ".jsonl":
         return [_plain(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    if path.suffix == ".md":
+        return SPENT.sub("", path.read_text(encoding="utf-8"))
     return path.read_bytes()
 
 

@@ -82,6 +82,22 @@ def test_another_end_is_noticed_and_another_time_is_not(monkeypatch, name, expec
     assert {wrong.partition(",")[0] for wrong in said_of(work, monkeypatch)} == {expected}
 
 
+def test_the_time_in_a_theory_report_is_no_difference_and_all_else_is(tmp_path):
+    said = (ROOT / "docs/theory/REPORT.md").read_text(encoding="utf-8")
+    (spent,) = kills.SPENT.findall(said)
+    texts = {
+        "whole": said,
+        "slower": said.replace(spent, "1" + spent),
+        "other": said.replace("refuted", "supported", 1),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "REPORT.md").write_text(text, encoding="utf-8")
+    assert texts["whole"] != texts["slower"]
+    assert kills.difference(tmp_path / "whole", tmp_path / "slower") == ""
+    assert kills.difference(tmp_path / "whole", tmp_path / "other").startswith("REPORT.md is another one")
+
+
 def test_a_process_that_goes_on_is_noticed_and_ended(monkeypatch):
     """The command ends; when it is killed, so that it cannot end what it has started, that goes on."""
 
