@@ -22,7 +22,7 @@ $(VENV)/main $(VENV)/dev: $(VENV)/%: requirements/%.lock pyproject.toml
 	@TORCH=$(TORCH) $(PYTHON) requirements/install.py $*
 	@touch $(VENV)/main $@
 
-reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper DATA=dir SEEDS=n TABLE=name
+reproduce-table1: $(VENV)/main  ## the paper's table, rerun: TIER=demo|cpu|paper|... DATA=dir SEEDS=n TABLE=name
 #   also: JOBS=n DEVICE=cuda ROWS="maml both" RESULTS=dir ALLOW_DIRTY=1 (records of uncommitted code, labelled so), and TORCH
 	$(RUN) -m reproductions.tables --tier $(TIER) $(if $(TABLE),--table $(TABLE)) --jobs $(JOBS) $(OPTIONS)
 

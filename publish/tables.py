@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from benchmarks.page import markdown
 from reproductions.tables import curves, forms
 from reproductions.tables.check import check, check_settings
-from reproductions.tables.lines import Line, build_lines, notes
+from reproductions.tables.lines import Line, build_lines, notes, signed
 from reproductions.tables.records import tables_run, tracked_records
-from reproductions.tables.specification import Table, Tier
-from sharp_maml import Record
+from reproductions.tables.specification import MODE, Table, Tier
+from sharp_maml import Record, interval_over_seeds
 from sharp_maml.paper import save_figure
 
 HEAD = """# The tables, rerun
@@ -21,6 +22,10 @@ Every table that has been run, from tracked records in `records/`. Each stands o
 says nothing about others. What a number means: [protocol](protocol.md). What was fixed before miniImageNet's table was
 run, and what was known by then: [plan](plan.md). In a terminal:
 `python -m reproductions.tables --tier TIER --table TABLE --tracked`.
+
+A trained network of each row of tiers cpu and cpu-42, the best on the validation classes of those that were kept, lies
+beside its records, to be judged again or put to use: `sharp-maml evaluate records/tables/cpu/both.safetensors DIR`,
+where DIR is miniImageNet, and `sharp-maml adapt` ([tutorial](tutorial.md#from-the-shell)).
 """
 
 BESIDE = {"cpu-42": "cpu", "full-size": "cpu"}
@@ -65,6 +70,30 @@ class Shown:
             f"{self.table.title} ({self.tier.name} tier)", self.table.baseline.label, self.lines, below
         )
 
+    @property
+    def judged_otherwise(self) -> str:
+        """Paired differences of the same checkpoints with other test steps and batch statistics; empty if none were."""
+        steps = [way["test_steps"] for way in self.tier.also if "test_steps" in way]
+        if not steps or self.table.split != "test":
+            return ""
+        ways = {f"{n} test step{'s' * (n > 1)}": f"accuracy_{MODE}, test_steps {n}" for n in steps}
+        ways["support-set norm"] = "accuracy_support"
+        baseline = self.table.baseline
+        others = {record.seed: record.metrics for record in self.records if record.name == baseline.name}
+        rows = []
+        for row in self.table.rows:
+            pairs = [(each.metrics, others[each.seed]) for each in self.records if each.name == row.name]
+            if row is baseline or not pairs:
+                continue
+            found = [
+                [100 * (one[way].mean - other[way].mean) for one, other in pairs if way in one] for way in ways.values()
+            ]
+            rows.append(
+                [row.label, *(signed(interval_over_seeds(each, unit="points")) if each else "—" for each in found)]
+            )
+        said = "The same checkpoints judged otherwise, secondary and without verdicts: difference to"
+        return f"{said} {baseline.label}, 95% over seeds.\n\n{markdown(['Method', *ways], rows)}"
+
     def draw(self, path: Path) -> None:
         """Accuracies and paired differences, under what the verdicts say."""
         baseline = self.table.baseline.label
@@ -82,7 +111,8 @@ class Shown:
 
     @property
     def _said_of_curves(self) -> str:
-        return curves.says(self.table.rows, self.table.baseline, self.records)
+        said = curves.says(self.table.rows, self.table.baseline, self.records)
+        return said if self.beside is None else f"Tier {self.tier.name}: {said[0].lower()}{said[1:]}"
 
     @property
     def _panels(self) -> dict[str, Sequence[Record]]:
@@ -112,6 +142,7 @@ def page(records: Path) -> str:
     parts = [HEAD]
     for each in sorted(shown(records), key=lambda each: each.tier.data == "synthetic"):
         parts += [f"## {each.table.title} ({each.tier.name} tier)", each.markdown.split("\n\n", 1)[1].rstrip("\n")]
+        parts += [each.judged_otherwise] if each.judged_otherwise else []
         parts.append(f"![{each.table.title}: accuracies and paired differences](figures/{each.name}.png)")
         if each.has_curves:
             parts.append(f"![{each.table.title}: learning curves](figures/{each.name}-curves.png)")

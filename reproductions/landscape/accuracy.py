@@ -1,7 +1,7 @@
 """Accuracy of trained networks beside their sharpness, from records alone. Read next: `figures.py`.
 
 The accuracy on the test classes stands beside the six measures of sharpness, and beside the accuracy on the training
-classes: the gap that flatness is supposed to close. What it shows was not planned, and is exploratory.
+classes: the gap that flatness is supposed to close. It was planned as exploratory: docs/plan.md.
 """
 
 from __future__ import annotations

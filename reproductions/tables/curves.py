@@ -34,12 +34,15 @@ def validation_curve(records: Sequence[Record]) -> dict[int, Estimate]:
 def says(rows: Sequence[Row], baseline: Row, records: Sequence[Record]) -> str:
     """Where the highest curve ends, and that of the baseline, or the next one if the baseline's is the highest."""
     curves = {row.label: validation_curve([each for each in records if each.name == row.name]) for row in rows}
-    ends = {label: curve[max(curve)].mean for label, curve in curves.items() if curve}
-    best, *others = sorted(ends, key=ends.__getitem__, reverse=True)
+    ends = {label: curve[max(curve)] for label, curve in curves.items() if curve}
+    best, *others = sorted(ends, key=lambda label: ends[label].mean, reverse=True)
     of_one = ", with one seed," if len({each.seed for each in records}) == 1 else ""
-    said = f"On the validation classes{of_one} {best} ends highest, at {ends[best]:.1f} %"
+    said = f"On the validation classes{of_one} {best} ends highest, at {ends[best].mean:.1f} %"
     beside = baseline.label if baseline.label in others else next(iter(others), None)
-    return f"{said}." if beside is None else f"{said}, and {beside} at {ends[beside]:.1f} %."
+    if beside is None:
+        return f"{said}."
+    overlap = min(ends[best].n, ends[beside].n) > 2 and ends[best].low <= ends[beside].high
+    return f"{said}, and {beside} at {ends[beside].mean:.1f} %{'; their bands overlap' if overlap else ''}."
 
 
 def draw(title: str, rows: Sequence[Row], records: Sequence[Record], path: Path) -> None:
@@ -76,7 +79,8 @@ def drawn(title: str, rows: Sequence[Row], panels: Mapping[str, Sequence[Record]
                 _draw_curve(axes, place, curve)
             axes.set(title=name, xlabel="meta-iteration")
         every[0].set(ylabel="accuracy on the validation classes, %")
-        say(figure, title)
+        whole = title.replace(" %", "\N{NO-BREAK SPACE}%").replace("Sharp-", "Sharp\N{NON-BREAKING HYPHEN}")
+        say(figure, whole)  # neither is broken at the end of a line
         if shown:
             labels = [textwrap.fill(f"{row.label} ({_seeds(row, panels.values())})", LABEL_WIDTH) for row in shown]
             figure.legend(every[0].get_lines(), labels, loc="outside lower center", ncols=2)

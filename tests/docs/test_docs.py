@@ -12,6 +12,7 @@ import torch
 from reproductions.tables.lines import Line, build_lines
 from reproductions.tables.records import tracked_records
 from reproductions.tables.specification import load
+from reproductions.tables.verdicts import seeds_needed
 from sharp_maml import Batch, Episode, SharpMAML, read_result
 
 ROOT = Path(__file__).parents[2]
@@ -19,6 +20,11 @@ LEDGER = (ROOT / "docs/claims.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
 TUTORIAL = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S))
 (FIVE_LINES,) = re.findall(r"^```py\n(.*?)^```", PAGE, re.M | re.S)
+CHECKLISTS = (ROOT / "docs/checklists.md").read_text(encoding="utf-8")
+TABLES = (ROOT / "docs/tables.md").read_text(encoding="utf-8")
+CHAPTER_5, CHAPTER_6 = (
+    (ROOT / f"notebooks/{name}.ipynb").read_text(encoding="utf-8") for name in ("05_table_1", "06_loss_landscape")
+)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CLAIMS = (ROOT / "records/theory/claims").glob("*.json")
 RECORDS = {path.stem: read_result(path, "claim").payload for path in CLAIMS}
@@ -152,6 +158,79 @@ def test_what_the_ledger_says_of_full_size_is_what_the_records_say():
     assert variants == {label: f"{difference.mean:+.2f}" for label, difference in others.items()}
     mine = lines["MAML (reproduced)"].accuracy.mean
     assert f"600 meta-iterations MAML has {mine:.0f} per cent there, and one seed of both" in " ".join(LEDGER.split())
+
+
+def test_what_the_pages_say_of_tier_cpu_in_passing_is_what_the_records_say():
+    lines = {line.label: line for line in lines_of("cpu", "miniimagenet")}
+    said = " ".join(LEDGER.split())
+    held = {name: line for name, line in lines.items() if line.source_difference is not None}
+    assert {"Sharp-MAML low", "Sharp-MAML up", "Sharp-MAML both"} < held.keys()
+    assert {line.verdict for line in held.values()} == {"gain excluded"}
+    assert "have on average not the gains over MAML that the source prints" in said
+    assert "the released code's semantics are a row of their own, which is held against no printed gain" in said
+    assert "with the algorithm box's perturbations they are excluded" in CHECKLISTS
+    matching, mine = lines["Matching Nets"], lines["MAML (reproduced)"]
+    open_ = matching.runs == 3 and matching.verdict.startswith("not enough runs") and matching.difference.mean > 0
+    assert open_ == ("not as in the source below, the three seeds leave undecided" in said)
+    assert f"the source prints {mine.source:.0f} per cent for MAML" in said
+    words = {14: "fourteen"}
+    assert f"MAML has some {words[round(mine.source - mine.accuracy.mean)]} points less than the source" in CHAPTER_5
+
+
+def test_what_the_ledger_says_of_the_grid_of_radii_is_what_the_records_say():
+    accuracy = {line.label: line.accuracy.mean for line in lines_of("cpu", "miniimagenet-radii")}
+    first, second = sorted((label for label in accuracy if label.startswith("up ")), key=accuracy.get)[:-3:-1]
+    assert (first, second) == ("up 0.0005", "up 0.005")
+    assert "chosen radius of up, 0.005, is the grid's second best: the best was 5e-4" in " ".join(LEDGER.split())
+
+
+def test_what_the_ledger_says_of_other_test_steps_is_what_the_page_of_tables_says():
+    """The second table under that of tier cpu; a difference whose interval lies above 0 would be a gain."""
+    (page,) = re.findall(r"## Table 1 on miniImageNet.*?\n## ", TABLES, re.S)
+    found = re.findall(
+        r"^\| (Sharp-MAML [^|]+) \| (.*) \|$", page.split("The same checkpoints judged otherwise")[1], re.M
+    )
+    lowest = [float(low) for _, cells in found for low in re.findall(r"\[([-\d.]+),", cells)]
+    assert (len(found), len(lowest)) == (6, 18)
+    assert max(lowest) <= 0
+    assert "beyond its interval with 1 or 10 test steps, or with the support set's batch" in " ".join(LEDGER.split())
+
+
+def test_what_the_pages_say_of_batch_norm_on_the_demo_tier_is_what_the_records_say():
+    apart = [line.accuracy.mean - line.support.mean for line in lines_of("demo", "table1")]
+    said = " ".join((ROOT / "docs/protocol.md").read_text(encoding="utf-8").split())
+    assert f"the rows of Table 1 are between {min(apart):.1f} and {max(apart):.1f} points apart" in said
+
+
+def test_smoother_need_not_be_more_accurate_on_the_demo_tier():
+    """With other training seeds; held where the ledger and chapter 6 say so."""
+    lines = {line.label: line for line in lines_of("demo", "table1")}
+    record = read_result(ROOT / "records/landscape/demo.json", "landscape").payload
+    verdicts = [line["verdict"] for line in record["decisions"] if line["row"] == "both"]
+    tables, tiers = load()
+    of_table = {record.seed for record in tracked_records(tables["table1"], tiers["demo"])}
+    assert "less accurate" in lines["Sharp-MAML both"].verdict
+    assert verdicts.count("smoother") == 1
+    assert not of_table & {cell["seed"] for cell in record["cells"]}
+    assert "on tier demo *both* is smoother in a measure and, with other training seeds, less accurate" in LEDGER
+    assert "on the demo tier *both* is smoother in a measure here and less accurate in chapter 5" in CHAPTER_6
+
+
+def test_what_the_ledger_says_of_intervals_that_are_not_corrected_is_what_the_record_says():
+    record = read_result(ROOT / "records/landscape/cpu.json", "landscape").payload
+    smoother = [line for line in record["decisions"] if line["difference"]["high"] < 0]
+    assert {line["row"] for line in smoother} == {"both-chosen"}
+    assert {line["verdict"] for line in record["decisions"]} == {"not decided"}
+    words = {5: "five"}
+    assert f"exploratory, *both* at chosen radii is smoother in {words[len(smoother)]} measures" in LEDGER
+
+
+def test_the_plans_number_of_seeds_for_equivalence_is_what_its_rule_gives():
+    """By the spread that the plan names, over the nine rows that are compared."""
+    plan = " ".join((ROOT / "docs/plan.md").read_text(encoding="utf-8").split())
+    (deviation,) = re.findall(r"the pooled standard deviation is ([\d.]+) points", plan)
+    rows = sum(line.difference is not None for line in lines_of("cpu", "miniimagenet"))
+    assert f"the same computation gives {seeds_needed(float(deviation), None, rows=rows)} seeds for equivalence" in plan
 
 
 @pytest.mark.parametrize(("tier", "table"), [("demo", "mechanism"), ("cpu", "miniimagenet-mechanism")])

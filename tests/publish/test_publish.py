@@ -6,8 +6,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from publish import __main__ as command
 from publish import figures, tables
@@ -19,7 +21,7 @@ from reproductions.landscape.measure import MEASURES
 from reproductions.sensitivity.measure import CHOICES
 from reproductions.study import RECORDS, ROOT
 from reproductions.tables.specification import load
-from sharp_maml import KINDS, Result, read_records, read_result, write_record, write_result
+from sharp_maml import KINDS, Result, interval_over_seeds, read_records, read_result, write_record, write_result
 from tests.reproductions.tables.records_for_tests import TABLE, TIER, record
 from theory.check.claim import Item
 from theory.check.verdicts import read
@@ -190,11 +192,36 @@ def test_curves_of_a_larger_budget_stand_beside_those_of_the_same_rows_at_a_smal
     records = [
         record(row, learning_curve=[{"step": 6, "loss": 1.0, "validation_accuracy": end}]) for row, end in ends.items()
     ]
-    said = "On the validation classes, with one seed, MAML ends highest, at 50.0 %, and Sharp-MAML low at 25.0 %."
+    said = "n the validation classes, with one seed, MAML ends highest, at 50.0 %, and Sharp-MAML low at 25.0 %."
     small = tables.Shown(TABLE, replace(TIER, name="small"), records[:1])
     one, both = tables.Shown(TABLE, TIER, records), tables.Shown(TABLE, TIER, records, beside=small)
-    assert one.shows_in_curves == said + repr([(each.name, 0, each.learning_curve) for each in records])
-    assert both.shows_in_curves == said + repr([(each.name, 0, each.learning_curve) for each in records[:1] + records])
+    assert one.shows_in_curves == f"O{said}" + repr([(each.name, 0, each.learning_curve) for each in records])
+    assert both.shows_in_curves == f"Tier {TIER.name}: o{said}" + repr(
+        [(each.name, 0, each.learning_curve) for each in records[:1] + records]
+    )
+
+
+def test_the_same_checkpoints_judged_otherwise_are_compared_seed_by_seed_without_verdicts():
+    """A gain of 2 and of 4 points with one test step, none in support mode; what was not measured is a dash."""
+    way = "accuracy_transductive, test_steps 1"
+
+    def judged(row: str, seed: int, percent: float):
+        made = record(row, seed)
+        return replace(made, metrics={**made.metrics, way: interval_over_seeds([percent / 100], unit="fraction")})
+
+    made = [judged("maml", 0, 40), judged("maml", 1, 41), judged("low", 0, 42), judged("low", 1, 45)]
+    tier = replace(TIER, also=({"test_steps": 1}, {"split": "train"}))
+    half = stats.t.ppf(0.975, 1) * np.std([2, 4], ddof=1) / np.sqrt(2)
+    assert tables.Shown(TABLE, tier, [*made, record("matching", 1)]).judged_otherwise.splitlines() == [
+        "The same checkpoints judged otherwise, secondary and without verdicts: difference to MAML, 95% over seeds.",
+        "",
+        "| Method | 1 test step | support-set norm |",
+        "| --- | --: | --: |",
+        "| Matching Nets | — | +0.00 [one run: no interval] |",
+        f"| Sharp-MAML low | +3.00 [{3 - half:.2f}, {3 + half:.2f}] | +0.00 [0.00, 0.00] |",
+    ]
+    assert tables.Shown(TABLE, TIER, made).judged_otherwise == ""
+    assert tables.Shown(replace(TABLE, split="validation"), tier, made).judged_otherwise == ""
 
 
 def test_a_mark_that_no_record_fills_is_named(checkout, verdicts_once, capsys):

@@ -260,7 +260,7 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier_ones(tmp_path: 
     assert Config.from_toml(path, overrides) == expected
 
 
-@pytest.mark.parametrize("text", ["../shared/mini", "2024", "a=b", "true", ""])
+@pytest.mark.parametrize("text", ["../data/mini", "2024", "a=b", "true", ""])
 def test_text_needs_no_quotes_in_an_override(tmp_path: Path, text: str) -> None:
     assert Config.from_toml(write(tmp_path, ""), [f"data={text}"]).data == text
 

@@ -43,6 +43,15 @@ def test_the_sentence_names_the_row_that_ends_highest_and_where_the_baseline_end
     assert says(TABLE.rows, TABLE.baseline, made) == highest
 
 
+@pytest.mark.parametrize(
+    ("others", "words"), [((0.46, 0.5, 0.54), "%; their bands overlap."), ((0.6, 0.6, 0.6), "%."), ((0.5, 0.54), "%.")]
+)
+def test_the_sentence_says_where_the_bands_at_the_end_overlap(others, words):
+    made = [run("maml", seed, [end]) for seed, end in enumerate((0.44, 0.48, 0.52))]
+    said = says(TABLE.rows, TABLE.baseline, made + [run("low", seed, [end]) for seed, end in enumerate(others)])
+    assert said.endswith(f"and MAML at 48.0 {words}")
+
+
 def heights(axes) -> list[list[float]]:
     return [list(line.get_ydata()) for line in axes.get_lines()]
 

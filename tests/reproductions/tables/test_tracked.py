@@ -82,6 +82,12 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.parametrize("tier", ["cpu", "cpu-42"])
+def test_every_row_of_miniimagenets_tables_has_a_tracked_network(tier):
+    found = {path.stem for each, path in NETWORKS if each.name == tier}
+    assert found == {row.name for row in TABLES[TIERS[tier].tables[0]].rows}
+
+
 @pytest.mark.parametrize(("tier", "path"), NETWORKS)
 def test_a_tracked_network_is_small_and_of_a_tracked_record(tier, path):
     assert path.stat().st_size < 200_000
