@@ -91,8 +91,10 @@ class Shown:
             rows.append(
                 [row.label, *(signed(interval_over_seeds(each, unit="points")) if each else "—" for each in found)]
             )
-        said = "The same checkpoints judged otherwise, secondary and without verdicts: difference to"
-        return f"{said} {baseline.label}, 95% over seeds.\n\n{markdown(['Method', *ways], rows)}"
+        said = (
+            "Other test steps and batch statistics with these checkpoints, secondary and without verdicts: difference"
+        )
+        return f"{said} to {baseline.label}, 95% over seeds.\n\n{markdown(['Method', *ways], rows)}"
 
     def draw(self, path: Path) -> None:
         """Accuracies and paired differences, under what the verdicts say."""

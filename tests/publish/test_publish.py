@@ -201,7 +201,7 @@ def test_curves_of_a_larger_budget_stand_beside_those_of_the_same_rows_at_a_smal
     )
 
 
-def test_the_same_checkpoints_judged_otherwise_are_compared_seed_by_seed_without_verdicts():
+def test_checkpoints_that_are_judged_otherwise_are_compared_seed_by_seed_without_verdicts():
     """A gain of 2 and of 4 points with one test step, none in support mode; what was not measured is a dash."""
     way = "accuracy_transductive, test_steps 1"
 
@@ -213,7 +213,8 @@ def test_the_same_checkpoints_judged_otherwise_are_compared_seed_by_seed_without
     tier = replace(TIER, also=({"test_steps": 1}, {"split": "train"}))
     half = stats.t.ppf(0.975, 1) * np.std([2, 4], ddof=1) / np.sqrt(2)
     assert tables.Shown(TABLE, tier, [*made, record("matching", 1)]).judged_otherwise.splitlines() == [
-        "The same checkpoints judged otherwise, secondary and without verdicts: difference to MAML, 95% over seeds.",
+        "Other test steps and batch statistics with these checkpoints, secondary and without verdicts: "
+        "difference to MAML, 95% over seeds.",
         "",
         "| Method | 1 test step | support-set norm |",
         "| --- | --: | --: |",
