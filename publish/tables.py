@@ -25,8 +25,8 @@ run, and what was known by then: [plan](plan.md). In a terminal:
 
 A trained network of each row of tiers cpu and cpu-42, the best on the validation classes of those that were kept, lies
 beside its records, to be judged again or put to use: `sharp-maml evaluate records/tables/cpu/both.safetensors DIR`,
-where DIR is miniImageNet, and `sharp-maml adapt` ([tutorial](tutorial.md#from-the-shell)). That of Matching Nets with
-full context embeddings is left out, since it has more than 200 kB.
+where DIR is miniImageNet, and `sharp-maml adapt` ([tutorial](tutorial.md#from-the-shell)). Matching Nets
+with full context embeddings has none there, since its network has more than 200 kB.
 """
 
 BESIDE = {"cpu-42": "cpu", "full-size": "cpu"}
