@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from benchmarks.page import markdown
+from benchmarks import page as bench
 from reproductions.tables import curves, forms
 from reproductions.tables.check import check, check_settings
 from reproductions.tables.lines import Line, build_lines, notes, signed
@@ -83,7 +83,8 @@ class Shown:
         others = {record.seed: record.metrics for record in self.records if record.name == baseline.name}
         rows = []
         for row in self.table.rows:
-            pairs = [(each.metrics, others[each.seed]) for each in self.records if each.name == row.name]
+            shared = (each for each in self.records if each.name == row.name and each.seed in others)
+            pairs = [(each.metrics, others[each.seed]) for each in shared]
             if row is baseline or not pairs:
                 continue
             found = [
@@ -95,7 +96,7 @@ class Shown:
         said = (
             "Other test steps and batch statistics with these checkpoints, secondary and without verdicts: difference"
         )
-        return f"{said} to {baseline.label}, 95% over seeds.\n\n{markdown(['Method', *ways], rows)}"
+        return f"{said} to {baseline.label}, 95% over seeds.\n\n{bench.markdown(['Method', *ways], rows)}"
 
     def draw(self, path: Path) -> None:
         """Accuracies and paired differences, under what the verdicts say."""

@@ -192,11 +192,11 @@ def test_curves_of_a_larger_budget_stand_beside_those_of_the_same_rows_at_a_smal
     records = [
         record(row, learning_curve=[{"step": 6, "loss": 1.0, "validation_accuracy": end}]) for row, end in ends.items()
     ]
-    said = "n the validation classes, with one seed, MAML ends highest, at 50.0 %, and Sharp-MAML low at 25.0 %."
+    said = "On the validation classes, with one seed, MAML ends highest, at 50.0 %, and Sharp-MAML low at 25.0 %."
     small = tables.Shown(TABLE, replace(TIER, name="small"), records[:1])
     one, both = tables.Shown(TABLE, TIER, records), tables.Shown(TABLE, TIER, records, beside=small)
-    assert one.shows_in_curves == f"O{said}" + repr([(each.name, 0, each.learning_curve) for each in records])
-    assert both.shows_in_curves == f"Tier {TIER.name}: o{said}" + repr(
+    assert one.shows_in_curves == said + repr([(each.name, 0, each.learning_curve) for each in records])
+    assert both.shows_in_curves == f"Tier {TIER.name}: o{said[1:]}" + repr(
         [(each.name, 0, each.learning_curve) for each in records[:1] + records]
     )
 
@@ -212,7 +212,9 @@ def test_checkpoints_that_are_judged_otherwise_are_compared_seed_by_seed_without
     made = [judged("maml", 0, 40), judged("maml", 1, 41), judged("low", 0, 42), judged("low", 1, 45)]
     tier = replace(TIER, also=({"test_steps": 1}, {"split": "train"}))
     half = stats.t.ppf(0.975, 1) * np.std([2, 4], ddof=1) / np.sqrt(2)
-    assert tables.Shown(TABLE, tier, [*made, record("matching", 1)]).judged_otherwise.splitlines() == [
+    assert tables.Shown(
+        TABLE, tier, [*made, record("matching", 1), record("low", 2)]
+    ).judged_otherwise.splitlines() == [
         "Other test steps and batch statistics with these checkpoints, secondary and without verdicts: "
         "difference to MAML, 95% over seeds.",
         "",

@@ -369,7 +369,13 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("receivers", "signum"),
-    [([0], signal.SIGINT), ([1], signal.SIGINT), ([1], signal.SIGTERM), ([0, 1], signal.SIGTERM)],
+    [
+        ([0], signal.SIGINT),
+        ([1], signal.SIGINT),
+        ([0], signal.SIGTERM),
+        ([1], signal.SIGTERM),
+        ([0, 1], signal.SIGTERM),
+    ],
     ids=str,
 )
 def test_a_signal_to_any_rank_stops_all_after_the_same_step_and_the_run_goes_on(
